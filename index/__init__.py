@@ -1,0 +1,1 @@
+"""Vectors in FAISS, user profiles, and the generators that propose candidates from them."""

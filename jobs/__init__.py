@@ -1,0 +1,1 @@
+"""The night: configuration, ingest, training, scoring, publishing, campaigns, command line."""

@@ -1,0 +1,390 @@
+"""The configuration: a TOML file, environment overrides, and errors that name the key.
+
+Imports pydantic and the standard library only, so that `nightrank --help` stays instant.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from jobs.config_errors import problem, unknown
+from jobs.errors import ConfigError
+
+ENV_PREFIX = "NIGHTRANK__"
+ITEM_COLUMNS = (
+    "item_id", "title", "description", "category", "brand", "price", "available", "created_at",
+)  # fmt: skip
+USER_COLUMNS = ("user_id", "consent", "created_at", "known_since")
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Above0 = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Format = Literal["sql", "parquet", "csv", "ndjson"]
+T = TypeVar("T")
+
+
+def source_format(source: str) -> Format | None:
+    r"""How a source is read: by its file name's ending, or as SQL. None when neither is clear.
+
+    >>> source_format("events/*.csv.gz"), source_format("-- daily\nSELECT 1"), source_format("x")
+    ('csv', 'sql', None)
+    """
+    code = re.sub(r"--[^\n]*|/\*.*?\*/", " ", source, flags=re.DOTALL).lstrip(" \t\r\n(")
+    if re.match(r"(select|with|from)\b", code, flags=re.IGNORECASE):
+        return "sql"
+    ending = re.search(r"\.(parquet|csv|tsv|ndjson|jsonl)(\.gz|\.zst)?$", source.lower())
+    if not ending or (ending[1] == "parquet" and ending[2]):
+        return None
+    formats: dict[str, Format] = {"parquet": "parquet", "csv": "csv", "tsv": "csv"}
+    return formats.get(ending[1], "ndjson")
+
+
+def _key(default: T, description: str) -> T:
+    """A key with its default and the sentence that docs and error messages give for it."""
+    field: T = Field(default=default, description=description)
+    return field
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SourcesConfig(Section):
+    """Where the rows come from."""
+
+    items: str = Field(description="Items: a path or glob (Parquet, CSV, NDJSON), or SQL.")
+    reviews: str | None = _key(None, "Reviews: a path, glob or SQL.")
+    events: str | None = _key(None, "Events: a path, glob or SQL.")
+    users: str | None = _key(None, "Users, consent, attributes: path, glob or SQL.")
+    attach: dict[Column, str] = _key(
+        {}, "Databases that SQL may read, by name: a DuckDB file or `postgres:...`."
+    )
+    max_quarantined_share: Share = _key(
+        0.05, "The night is refused when more of a source's rows than this are bad."
+    )
+
+    @field_validator("items", "reviews", "events", "users")
+    @classmethod
+    def _readable(cls, source: str | None) -> str | None:
+        if source is not None and source_format(source) is None:
+            raise ValueError(
+                "is neither SQL (starting with select, with or from) nor a file name ending in "
+                ".parquet, .csv, .tsv, .ndjson or .jsonl (text files also .gz, .zst); "
+                "read other formats with SQL, such as select * from read_json('x.json')"
+            )
+        return source
+
+
+class ItemsConfig(Section):
+    """What is known of an item."""
+
+    attributes: list[Column] = _key([], "Further columns of items, as features.")
+    text: str = _key(
+        "{title}. {brand}. {category}. {description}",
+        "Template of the text that is encoded; names columns of items in braces.",
+    )
+    max_characters: Positive = _key(2000, "An item's text is cut to this length.")
+
+    @field_validator("attributes")
+    @classmethod
+    def _new_columns(cls, attributes: list[str]) -> list[str]:
+        return _attributes(attributes, taken=ITEM_COLUMNS)
+
+    @model_validator(mode="after")
+    def _template(self) -> ItemsConfig:
+        allowed = ["title", "description", "category", "brand", *self.attributes]
+        try:
+            parts = list(string.Formatter().parse(self.text))
+        except ValueError as error:
+            raise ValueError(f"items.text = {self.text!r} is no template: {error}") from None
+        names = [
+            name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            for _, name, spec, conversion in parts
+            if name is not None
+        ]
+        if not names or (unknown := [name for name in names if name not in allowed]):
+            found = f"names {unknown[0]!r}" if names else "names no column"
+            raise ValueError(
+                f"items.text = {self.text!r} {found}; use one or more of "
+                + ", ".join(f"{{{name}}}" for name in allowed)
+            )
+        return self
+
+
+class UsersConfig(Section):
+    """What is known of a user."""
+
+    attributes: list[Column] = _key([], "Further columns of users, as features.")
+
+    @field_validator("attributes")
+    @classmethod
+    def _new_columns(cls, attributes: list[str]) -> list[str]:
+        return _attributes(attributes, taken=USER_COLUMNS)
+
+
+class ReviewsConfig(Section):
+    """How reviews are used."""
+
+    weight: Above0 = _key(
+        1.0, "Weight of a review's text in a profile, relative to events.weights."
+    )
+    max_characters: Positive = _key(5000, "A review's text is cut to this length.")
+
+
+class EventsConfig(Section):
+    """The behaviours that events may hold."""
+
+    weights: dict[str, Above0] = _key(
+        {}, "Every behaviour the events may hold, with its weight in a profile."
+    )
+
+
+class EncoderConfig(Section):
+    """The language model that turns text into vectors."""
+
+    model: str = _key("packaged/all-MiniLM-L6-v2", "Model name, folder, or `packaged/NAME`.")
+    revision: str | None = _key(None, "Revision of a model from a hub.")
+    device: Literal["auto", "cpu", "cuda"] = _key("auto", "Where the model runs.")
+    max_tokens: Positive = _key(128, "A text is cut to this many tokens.")
+    batch_size: Positive = _key(32, "Texts encoded at a time.")
+    prompt: str | None = _key(None, "Text put before every text, if the model asks.")
+
+
+class ProfileConfig(Section):
+    """How a user's history becomes a profile."""
+
+    half_life_days: Above0 = _key(90.0, "An event this old weighs half of one today.")
+
+
+class CandidatesConfig(Section):
+    """How many candidates each generator may propose for a user; 0 switches one off."""
+
+    nearest: Count = _key(60, "Items nearest to the profile.")
+    reviews: Count = _key(40, "Items of reviews nearest to the profile.")
+    cooccurrence: Count = _key(60, "Items used together with those of the history.")
+    popular: Count = _key(60, "Items popular of late.")
+    history: Count = _key(50, "Items of the user's own history.")
+    per_user: Positive = _key(200, "Cap of all of them together.")
+    popular_half_life_days: Above0 = _key(30.0, "An event this old counts half for popularity.")
+
+    @model_validator(mode="after")
+    def _one_is_on(self) -> CandidatesConfig:
+        if not any((self.nearest, self.reviews, self.cooccurrence, self.popular, self.history)):
+            raise ValueError(
+                "candidates: every generator is 0, so nothing could be scored; give one of "
+                "nearest, reviews, cooccurrence, popular, history"
+            )
+        return self
+
+
+class PredictConfig(Section):
+    """A behaviour whose probability is predicted."""
+
+    behaviour: str = Field(description="The behaviour; one of events.weights.")
+    horizon_days: Positive = Field(description="Length of the label window in days.")
+    repeats: bool = _key(
+        False, "Whether an item the user has already done this with can be proposed."
+    )
+
+
+class TrainingConfig(Section):
+    """How the model is trained."""
+
+    windows: Positive = _key(3, "Label windows to train on, one horizon apart.")
+    negative_share: Fraction = _key(0.2, "Share of the pairs without the behaviour that is kept.")
+    learning_rate: Fraction = _key(0.05, "LightGBM's learning rate.")
+    num_leaves: Annotated[int, Field(ge=2)] = _key(31, "Leaves of a tree.")
+    min_rows_per_leaf: Positive = _key(50, "Least training rows in a leaf.")
+    max_rounds: Positive = _key(400, "Most trees.")
+    early_stopping_rounds: Positive = _key(30, "Stop after this many trees without gain.")
+    retrain_after_days: Count = _key(7, "Age at which a model is retrained; 0: nightly.")
+    dimensions: Count = _key(16, "Principal components of the vectors, as features.")
+    seed: Count = _key(0, "Seed of every random choice.")
+
+
+class ScoringConfig(Section):
+    """How the users are scored."""
+
+    users_per_shard: Positive = _key(2000, "Users scored at a time.")
+    threads: Count = _key(0, "Threads to use; 0: all cores.")
+
+
+class CampaignConfig(Section):
+    """A list of items per user for one mailing."""
+
+    name: SafeName = Field(description="Name of the list and its file.")
+    behaviour: str = Field(description="The predicted behaviour that orders the list.")
+    items_per_user: Positive = _key(5, "Most items for a user.")
+    min_probability: Share = _key(0.0, "Items less probable than this are left out.")
+    cool_off_days: Count = _key(0, "Days that an item sent to a user is not sent to them again.")
+    require_consent: bool = _key(
+        True, "Only users with consent = true; false states that none is needed."
+    )
+
+
+class Config(BaseSettings):
+    """The whole configuration; see docs/config.md."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+    )
+
+    name: SafeName = Field(description="Name of this set of scores.")
+    sources: SourcesConfig = Field(description="Give [sources] with items and events.")
+    items: ItemsConfig = ItemsConfig()
+    users: UsersConfig = UsersConfig()
+    reviews: ReviewsConfig = ReviewsConfig()
+    events: EventsConfig = EventsConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    profile: ProfileConfig = ProfileConfig()
+    candidates: CandidatesConfig = CandidatesConfig()
+    predict: list[PredictConfig] = Field(
+        min_length=1, description="Give one or more [[predict]] with behaviour and horizon_days."
+    )
+    training: TrainingConfig = TrainingConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    campaign: list[CampaignConfig] = []
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment override the file, whose values are the init arguments."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        problems = [*_source_problems(self), *_predict_problems(self), *_campaign_problems(self)]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def load_config(path: Path) -> Config:
+    """Read a TOML file and the environment variables that override it.
+
+    Raises:
+        ConfigError: one line per problem, naming file (or variable), key, value and what is
+            allowed.
+    """
+    try:
+        given = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a TOML syntax error (names its line), or not UTF-8
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    variables = {
+        name: name[len(ENV_PREFIX) :].lower().split("__")[0]
+        for name in os.environ
+        if name.upper().startswith(ENV_PREFIX)
+    }
+    origins = {str(path): list(given), **{name: [key] for name, key in variables.items()}}
+    strangers = [
+        f"{origin}: {unknown(Config, [key])}"
+        for origin, keys in origins.items()
+        for key in keys
+        if key not in Config.model_fields
+    ]
+    if strangers:
+        raise ConfigError("\n".join(strangers))
+    try:
+        return Config(**given)
+    except ValidationError as error:
+        details = [problem(Config, detail, path, ENV_PREFIX) for detail in error.errors()]
+        raise ConfigError("\n".join(details)) from None
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}: {error.__cause__}") from None
+
+
+def to_toml(config: Config) -> str:
+    """The effective configuration as TOML; keys without a value (None) are left out.
+
+    `load_config` of the text gives an equal configuration.
+    """
+    import tomli_w
+
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def _attributes(attributes: list[str], *, taken: Sequence[str]) -> list[str]:
+    wrong = [name for name in attributes if name in taken or attributes.count(name) > 1]
+    if wrong:
+        raise ValueError(
+            f"{wrong[0]!r} is named twice or is a column of the contract ({', '.join(taken)})"
+        )
+    return attributes
+
+
+def _source_problems(config: Config) -> Iterator[str]:
+    sources = config.sources
+    if sources.events is None and sources.reviews is None:
+        yield "sources: give events, reviews or both"
+    if sources.events is not None and not config.events.weights:
+        yield (
+            "events.weights is missing: sources.events is given, so name every behaviour it may "
+            "hold with its weight, such as weights = { view = 1.0, buy = 5.0 }"
+        )
+
+
+def _predict_problems(config: Config) -> Iterator[str]:
+    behaviours = [predict.behaviour for predict in config.predict]
+    for n, behaviour in enumerate(behaviours):
+        key = f"predict[{n}].behaviour = {behaviour!r}"
+        if behaviour not in config.events.weights:
+            known = ", ".join(config.events.weights) or "none is given"
+            yield f"{key} is not one of events.weights ({known})"
+        elif config.sources.events is None:
+            yield (
+                f"{key} has nothing to learn from: give sources.events; reviews can be read as "
+                "events too, such as select user_id, item_id, ts, 'review' as behaviour from ..."
+            )
+        if behaviour in behaviours[:n]:
+            yield f"{key} is predicted twice; a behaviour has one horizon"
+
+
+def _campaign_problems(config: Config) -> Iterator[str]:
+    names = [campaign.name for campaign in config.campaign]
+    predicted = [predict.behaviour for predict in config.predict]
+    for n, campaign in enumerate(config.campaign):
+        if campaign.name.lower() in [name.lower() for name in names[:n]]:
+            yield f"campaign[{n}].name = {campaign.name!r} is taken; each needs its own file"
+        if campaign.behaviour not in predicted:
+            yield (
+                f"campaign[{n}].behaviour = {campaign.behaviour!r} is not predicted; predicted "
+                f"behaviours: {', '.join(predicted)}"
+            )
+        if campaign.require_consent and config.sources.users is None:
+            yield (
+                f"campaign[{n}] {campaign.name!r} needs consent, but sources.users is not given: "
+                "give users with a consent column, or state that no consent is needed with "
+                "require_consent = false"
+            )

@@ -1,0 +1,67 @@
+"""What a user can cause: one class and one exit code per kind of failure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class NightrankError(Exception):
+    """A failure whose message tells the user what to do; the command ends with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigError(NightrankError):
+    """The configuration cannot be used as written."""
+
+    exit_code = 2
+
+
+class DataRefused(NightrankError):
+    """A source breaks its contract: a column is missing or wrong, or too many rows are bad."""
+
+    exit_code = 3
+
+
+class InputMissing(NightrankError):
+    """A source matches no file, or cannot be opened and read."""
+
+    exit_code = 4
+
+
+class ResourceError(NightrankError):
+    """Memory, disk or another resource of the machine does not suffice."""
+
+    exit_code = 5
+
+
+class GateRefused(NightrankError):
+    """A freshly trained model or a finished night failed a check that guards publication."""
+
+    exit_code = 6
+
+
+class AlreadyRunning(NightrankError):
+    """Another run holds the lock of this home folder."""
+
+    exit_code = 75
+
+
+class NothingToDo(NightrankError):
+    """The requested night is already published."""
+
+    exit_code = 99
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Lay rows out as aligned plain text for an error message.
+
+    >>> print(table(["rule", "rows"], [["missing_time", 2], ["unknown_item", 288]]))
+      rule          rows
+      missing_time  2
+      unknown_item  288
+    """
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in cells)
+    return "\n".join(f"  {line}".rstrip() for line in lines)

@@ -1,0 +1,103 @@
+"""Keeps trained models, one folder for each version, and finds the one for a night."""
+
+import hashlib
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from jobs.config import Config
+from jobs.training import Trained
+from rank.model import DamagedModel, Model
+from rank.projection import Projection
+
+
+def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
+    """Write all of `trained` into `home/models/<version>`, by one rename.
+
+    Args:
+        trained: what to keep.
+        home: the folder of all that is written.
+        trained_for: fingerprint of configuration and encoder; see `fingerprint`.
+    """
+    folder = home / "models" / trained.version
+    if folder.exists():
+        return folder
+    building = folder.with_name(f".build-{trained.version}")
+    building.mkdir(parents=True, exist_ok=True)
+    for model in trained.models:
+        model.save(building)
+    projection = trained.projection
+    np.savez(building / "projection.npz", mean=projection.mean, components=projection.components)
+    trained.metrics.write_parquet(building / "metrics.parquet")
+    described = {
+        "as_of": trained.as_of.isoformat(),
+        "behaviours": [model.behaviour for model in trained.models],
+        "trained_for": trained_for,
+        "sha256": {
+            name: _sha256(building / name) for name in ("projection.npz", "metrics.parquet")
+        },
+    }
+    (building / "model.json").write_text(json.dumps(described, indent=2))
+    building.rename(folder)
+    return folder
+
+
+def load(folder: Path) -> Trained:
+    """Read what `save` wrote.
+
+    Raises:
+        DamagedModel: a file is missing or differs from its checksum.
+    """
+    try:
+        described = json.loads((folder / "model.json").read_text())
+        for name, expected in described["sha256"].items():
+            if _sha256(folder / name) != expected:
+                raise DamagedModel(
+                    f"{folder / name}: checksum differs from model.json; "
+                    f"delete {folder} and train again"
+                )
+        with np.load(folder / "projection.npz", allow_pickle=False) as arrays:
+            projection = Projection(arrays["mean"], arrays["components"])
+        return Trained(
+            as_of=datetime.fromisoformat(described["as_of"]),
+            models=tuple(Model.load(folder, behaviour) for behaviour in described["behaviours"]),
+            projection=projection,
+            metrics=pl.read_parquet(folder / "metrics.parquet"),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise DamagedModel(f"{folder} holds no complete model: {error}") from error
+
+
+def latest(home: Path, as_of: datetime, config: Config, *, trained_for: str) -> Trained | None:
+    """The newest model that may score `as_of`, or None where one must be trained.
+
+    A model trained after `as_of` has seen its future; one older than
+    `training.retrain_after_days`, or made for another configuration or encoder, is not used.
+    """
+    oldest = as_of - timedelta(days=config.training.retrain_after_days)
+    found = []
+    for description in sorted((home / "models").glob("[!.]*/model.json")):
+        described = json.loads(description.read_text())
+        trained_at = datetime.fromisoformat(described["as_of"])
+        fresh = trained_at == as_of or oldest < trained_at < as_of
+        if fresh and described["trained_for"] == trained_for:
+            found.append((trained_at, description.parent))
+    return load(max(found)[1]) if found else None
+
+
+def fingerprint(config: Config, encoder: str) -> str:
+    """What a model depends on beside the rows: all of the configuration that shapes it."""
+    shaping = config.model_dump(
+        mode="json",
+        exclude={"name": True, "campaign": True, "scoring": True, "sources": {"attach"}},
+    )
+    text = json.dumps(shaping, sort_keys=True) + encoder
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

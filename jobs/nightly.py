@@ -1,0 +1,219 @@
+"""The night, top to bottom: ingest, embed, train, score, publish, campaigns."""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from embed import EmbeddedTexts, VectorCache, embed_texts, item_texts, load_encoder, review_texts
+from index.store import VectorIndex
+from jobs import campaigns, models, publish
+from jobs.config import Config
+from jobs.console import log, progress
+from jobs.ingest import read_inputs
+from jobs.scoring import predictions, score_shard
+from jobs.stages import Stages
+from jobs.state import Material, State
+from jobs.training import Trained, train_models
+
+
+@dataclass(frozen=True)
+class Night:
+    """What one command works on: where, when, and how long its stages took.
+
+    Attributes:
+        config: the effective configuration.
+        as_of: naive UTC; nothing at or after it is used.
+        root: where relative paths of the sources start.
+        home: where everything that is written lives.
+        stages: seconds and memory of each finished stage.
+        started_at: naive UTC.
+    """
+
+    config: Config
+    as_of: datetime
+    root: Path
+    home: Path
+    stages: Stages = field(default_factory=Stages)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(tzinfo=None))
+
+    def new_run(self, trained: Trained) -> publish.Run:
+        """A run whose id sorts by `as_of`, then by start."""
+        stamp = f"{self.as_of:%Y%m%dT%H%M}-{self.started_at:%Y%m%dT%H%M%S}"
+        run_id = f"{stamp}-{secrets.token_hex(2)}"
+        return publish.Run(run_id, self.as_of, self.started_at, trained.version)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Inputs with their vectors.
+
+    Attributes:
+        material: what training and scoring work on.
+        texts: source, texts, encoded, cached, empty.
+        made_for: what a model of this configuration and encoder is kept under.
+    """
+
+    material: Material
+    texts: pl.DataFrame
+    made_for: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a night left behind, for its summary."""
+
+    run: publish.Run
+    scores: Path
+    prepared: Prepared
+    trained: Trained
+    predictions: int
+    lists: dict[str, tuple[Path, int]]
+
+
+def run(night: Night) -> Outcome:
+    """A whole night."""
+    prepared = prepare(night)
+    trained = kept_models(night, prepared) or train(night, prepared)
+    return score(night, prepared, trained)
+
+
+def prepare(night: Night) -> Prepared:
+    """Read the sources and turn their texts into vectors."""
+    config = night.config
+    night.home.mkdir(parents=True, exist_ok=True)
+    with night.stages("ingest"):
+        inputs = read_inputs(config, as_of=night.as_of, root=night.root)
+        for row in inputs.report.iter_rows(named=True):
+            log.info("ingest", **row)
+    with night.stages("embed"):
+        options = config.encoder
+        encoder = load_encoder(
+            options.model,
+            revision=options.revision,
+            device=options.device,
+            max_tokens=options.max_tokens,
+            batch_size=options.batch_size,
+            prompt=options.prompt,
+        )
+        cache = VectorCache(
+            night.home / "cache", fingerprint=encoder.fingerprint, dimension=encoder.dimension
+        )
+        texts = {
+            "items": item_texts(
+                inputs.items,
+                template=config.items.text,
+                max_characters=config.items.max_characters,
+            ),
+            "reviews": review_texts(inputs.reviews, max_characters=config.reviews.max_characters),
+        }
+        embedded = {}
+        for source, source_texts in texts.items():
+            with progress(f"encode {source}", len(source_texts)) as advance:
+                embedded[source] = embed_texts(
+                    source_texts, encoder=encoder, cache=cache, on_progress=advance
+                )
+    material = Material(config, inputs, embedded["items"].vectors, embedded["reviews"].vectors)
+    counts = _text_counts(embedded)
+    for row in counts.iter_rows(named=True):
+        log.info("embed", **row)
+    return Prepared(material, counts, models.fingerprint(config, encoder.fingerprint))
+
+
+def kept_models(night: Night, prepared: Prepared) -> Trained | None:
+    """The newest models that may score this night; None where they must be trained."""
+    return models.latest(night.home, night.as_of, night.config, trained_for=prepared.made_for)
+
+
+def train(night: Night, prepared: Prepared) -> Trained:
+    """Train, test and keep new models."""
+    with night.stages("train"):
+        trained = train_models(
+            prepared.material, night.as_of, on_progress=lambda step: log.info("train", step=step)
+        )
+        models.save(trained, night.home, trained_for=prepared.made_for)
+    log.info("models", version=trained.version, trained_as_of=f"{trained.as_of:%Y-%m-%d %H:%M}")
+    return trained
+
+
+def score(night: Night, prepared: Prepared, trained: Trained) -> Outcome:
+    """Score all users, publish the tables and write the lists."""
+    run = night.new_run(trained)
+    folder = night.home / "runs" / run.run_id
+    state = State(prepared.material, night.as_of, trained.projection, now=True)
+    with night.stages("index"):
+        save_indexes(state, folder / "index")
+    with night.stages("score"):
+        rows = write_shards(state, trained, folder / "shards")
+    with night.stages("publish"):
+        finished = publish.build(
+            night.home,
+            run,
+            shards=folder / "shards",
+            inputs=prepared.material.inputs,
+            tables={
+                "metrics": trained.metrics,
+                "quarantine": prepared.material.inputs.quarantine,
+                "sources": prepared.material.inputs.report,
+                "texts": prepared.texts,
+                "stages": night.stages.frame(),
+            },
+        )
+        lists = export(night, finished, run.run_id)
+        publish.make_current(finished)
+    return Outcome(run, finished, prepared, trained, rows, lists)
+
+
+def save_indexes(state: State, folder: Path) -> None:
+    """Keep the item and review indexes with their ids, and read them back as a check."""
+    inputs = state.inputs
+    ids = {
+        "items": inputs.items.select("item_id"),
+        "reviews": inputs.reviews.select("user", "item", "ts"),
+    }
+    indexes = {"items": state.snapshot.item_index, "reviews": state.snapshot.review_index}
+    for name, vector_index in indexes.items():
+        vector_index.save(folder / name)
+        ids[name].with_row_index("id").write_parquet(folder / name / "rows.parquet")
+        log.info("index", corpus=name, vectors=len(VectorIndex.load(folder / name)))
+
+
+def write_shards(state: State, trained: Trained, folder: Path) -> int:
+    """Score shard after shard of users, one Parquet file each; the number of rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    threads = state.material.config.scoring.threads
+    rows = 0
+    with progress("score users", len(state.users)) as advance:
+        for number, users in enumerate(state.shards()):
+            scored = score_shard(state, trained.models, users, threads=threads)
+            shard = predictions(scored, trained.models, state)
+            shard.write_parquet(folder / f"{number:06d}.parquet")
+            rows += len(shard)
+            advance(len(users))
+    return rows
+
+
+def export(night: Night, scores: Path, run_id: str) -> dict[str, tuple[Path, int]]:
+    """Write the list of every campaign from a night's file; path and lines by name."""
+    lists = {}
+    with publish.open_scores(scores) as connection:
+        for campaign in night.config.campaign:
+            path, lines = campaigns.export(connection, campaign, home=night.home, run_id=run_id)
+            lists[campaign.name] = (path, lines)
+            log.info("campaign", name=campaign.name, lines=lines)
+    return lists
+
+
+def _text_counts(embedded: dict[str, EmbeddedTexts]) -> pl.DataFrame:
+    rows = [
+        (source, len(found.vectors), found.encoded, found.cached, found.empty)
+        for source, found in embedded.items()
+    ]
+    columns = ["source", "texts", "encoded", "cached", "empty"]
+    return pl.DataFrame(
+        rows,
+        dict.fromkeys(columns[:1], pl.String) | dict.fromkeys(columns[1:], pl.Int64),
+        orient="row",
+    )

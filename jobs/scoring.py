@@ -1,0 +1,90 @@
+"""Scores one shard of users: a pure function of a state, the models and the users."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from jobs.state import State, Users
+from rank.calibrate import Floats
+from rank.metrics import positions
+from rank.model import Model
+
+
+def score_shard(
+    state: State, models: Iterable[Model], users: Users, *, threads: int = 0
+) -> dict[str, pl.DataFrame]:
+    """For each behaviour, the scored candidates of the users.
+
+    Returns:
+        By behaviour, sorted by user, then item: `user`, `item`, `score` (raw log-odds),
+        `probability`, `proposed_by` (bit g is set where generator g of the configuration
+        proposed the pair) and `popularity` (decayed count of the item's events).
+    """
+    pairs = state.candidates(users)
+    features = state.describe(pairs)
+    described = pairs.select("user", "item").with_columns(
+        proposed_by=pl.Series(proposed_by(pairs)),
+        popularity=pl.Series(state.snapshot.popularity[pairs.get_column("item").to_numpy()]),
+    )
+    scored = {}
+    for model in models:
+        allowed = pl.Series(state.allowed(model.behaviour, pairs))
+        score = model.score(features.filter(allowed), threads=threads)
+        scored[model.behaviour] = described.filter(allowed).with_columns(
+            score=pl.Series(score), probability=pl.Series(model.calibration(score))
+        )
+    return scored
+
+
+def proposed_by(pairs: pl.DataFrame) -> NDArray[np.uint32]:
+    """(n,) a bit for each generator, in the order of the `rank_*` columns.
+
+    >>> proposed_by(pl.DataFrame({"rank_a": [1.0, None], "rank_b": [3.0, 1.0]})).tolist()
+    [3, 2]
+    """
+    bits = np.zeros(len(pairs), dtype=np.uint32)
+    for place, name in enumerate(n for n in pairs.columns if n.startswith("rank_")):
+        bits |= pairs.get_column(name).is_not_null().to_numpy().astype(np.uint32) << place
+    return bits
+
+
+def predictions(
+    scored: dict[str, pl.DataFrame], models: Iterable[Model], state: State
+) -> pl.DataFrame:
+    """The rows to publish: ids instead of positions, and the final order.
+
+    Returns:
+        user_id, item_id, behaviour, horizon_days, position (1 = most probable of the user),
+        score, probability, generators (names), sorted by user, behaviour, position.
+    """
+    names = list(state.material.config.candidates.budgets)
+    inputs = state.inputs
+    frames = []
+    for model in models:
+        frame = scored[model.behaviour]
+        probability: Floats = frame.get_column("probability").to_numpy()
+        user, item = frame.get_column("user"), frame.get_column("item")
+        frames.append(
+            frame.select(
+                inputs.users.get_column("user_id").gather(user),
+                inputs.items.get_column("item_id").gather(item),
+                behaviour=pl.lit(model.behaviour),
+                horizon_days=pl.lit(model.horizon_days, dtype=pl.Int32),
+                position=pl.Series(positions(frame, probability)),
+                score="score",
+                probability="probability",
+                generators=_names(frame.get_column("proposed_by"), names),
+            )
+        )
+    return pl.concat(frames).sort("user_id", "behaviour", "position")
+
+
+def _names(bits: pl.Series, names: list[str]) -> pl.Series:
+    """The names whose bit is set, as a list for each row."""
+    distinct = bits.unique().sort()
+    lists = [[n for place, n in enumerate(names) if value >> place & 1] for value in distinct]
+    wanted = pl.DataFrame({"bits": distinct, "names": pl.Series(lists, dtype=pl.List(pl.String))})
+    joined = pl.DataFrame({"bits": bits}).join(wanted, on="bits", how="left", maintain_order="left")
+    return joined.get_column("names")

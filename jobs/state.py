@@ -1,0 +1,198 @@
+"""Everything that is computed from the rows before one `as_of`: candidates and their features."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from index.candidates import propose
+from index.rows import contains
+from index.snapshot import Snapshot, Weights
+from jobs.config import Config
+from jobs.ingest import Inputs
+from rank.features import Features
+from rank.known import Known
+from rank.labels import happened
+from rank.projection import Projection
+
+Users = NDArray[np.int32]
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run works on: its inputs, their vectors and the configuration.
+
+    Attributes:
+        config: the effective configuration.
+        inputs: rows before the run's own `as_of`.
+        item_vectors: (n_items, d) aligned to `inputs.items`, zero rows without text.
+        review_vectors: (n_reviews, d) aligned to `inputs.reviews`, likewise.
+    """
+
+    config: Config
+    inputs: Inputs
+    item_vectors: Vectors
+    review_vectors: Vectors
+
+    def items_before(self, as_of: datetime) -> NDArray[np.bool_]:
+        """(n_items,) whether an item was listed, or had an event, before `as_of`."""
+        created = self.inputs.items.get_column("created_at")
+        listed = (created.is_null() | (created < as_of)).to_numpy().copy()
+        seen = self.inputs.events.filter(pl.col("ts") < as_of).get_column("item").to_numpy()
+        listed[seen] = True
+        return np.asarray(listed)
+
+    def users_before(self, as_of: datetime) -> Users:
+        """Row positions of the users known before `as_of`, the inactive ones too."""
+        since = self.inputs.users.get_column("known_since")
+        return np.flatnonzero((since.is_null() | (since < as_of)).to_numpy()).astype(np.int32)
+
+    def fit_projection(self, as_of: datetime) -> Projection:
+        """Principal components of the items known before `as_of`."""
+        known = self.item_vectors[self.items_before(as_of)]
+        return Projection.fit(known, dimensions=self.config.training.dimensions)
+
+    def targets(self, behaviour: str, as_of: datetime) -> pl.DataFrame:
+        """Distinct (user, item) pairs, of users known before `as_of`, that then happened.
+
+        What the user already did before is no target where repeats are not allowed.
+        """
+        wanted = self.config.prediction(behaviour)
+        found = happened(
+            self.inputs.events,
+            behaviour=behaviour,
+            as_of=as_of,
+            horizon_days=wanted.horizon_days,
+        )
+        users = pl.Series("user", self.users_before(as_of))
+        found = found.join(users.to_frame(), on="user", how="semi", maintain_order="left")
+        if wanted.repeats:
+            return found
+        past = self.inputs.events.filter(
+            pl.col("ts") < as_of, pl.col("behaviour").cast(pl.String) == behaviour
+        )
+        return found.join(past, on=["user", "item"], how="anti", maintain_order="left")
+
+
+@dataclass(frozen=True)
+class State:
+    """Candidates and features at one `as_of`.
+
+    Attributes:
+        material: what the run works on.
+        as_of: naive UTC; nothing at or after it is used.
+        projection: fitted before the first training window.
+        now: whether `as_of` is the run's own: only then is it known which items are available.
+        without: feature groups to leave out.
+    """
+
+    material: Material
+    as_of: datetime
+    projection: Projection
+    now: bool = False
+    without: Collection[str] = ()
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The rows before `as_of`."""
+        return self.material.inputs.before(self.as_of)
+
+    @cached_property
+    def users(self) -> Users:
+        """Row positions of the eligible users, ascending."""
+        return self.material.users_before(self.as_of)
+
+    def shards(self) -> Iterator[Users]:
+        """The eligible users in shards of bounded size."""
+        size = self.material.config.scoring.users_per_shard
+        for start in range(0, len(self.users), size):
+            yield self.users[start : start + size]
+
+    @cached_property
+    def done(self) -> dict[str, sp.csr_array]:
+        """For each behaviour without repeats, (n_users, n_items) what users did before."""
+        shape = (len(self.inputs.users), len(self.inputs.items))
+        matrices = {}
+        for wanted in self.material.config.predict:
+            if not wanted.repeats:
+                is_it = pl.col("behaviour").cast(pl.String) == wanted.behaviour
+                pairs = self.inputs.events.filter(is_it).select("user", "item").unique()
+                places = tuple(pairs.get_column(n).to_numpy() for n in ("user", "item"))
+                ones = np.ones(len(pairs), dtype=np.float32)
+                matrices[wanted.behaviour] = sp.csr_array((ones, places), shape=shape)
+        return matrices
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """What the generators see."""
+        config, eligible = self.material.config, self.material.items_before(self.as_of)
+        if self.now:
+            eligible = eligible & self.inputs.items.get_column("available").to_numpy()
+        return Snapshot(
+            as_of=self.as_of,
+            events=self.inputs.events,
+            reviews=self.inputs.reviews,
+            item_vectors=self.material.item_vectors,
+            review_vectors=self.material.review_vectors[: len(self.inputs.reviews)],
+            eligible=eligible,
+            excluded=self._excluded(),
+            weights=Weights(
+                behaviours=config.events.weights,
+                review=config.reviews.weight,
+                half_life_days=config.profile.half_life_days,
+                popular_half_life_days=config.candidates.popular_half_life_days,
+            ),
+        )
+
+    @cached_property
+    def features(self) -> Features:
+        """What the ranker sees."""
+        config = self.material.config
+        known = Known(
+            as_of=self.as_of,
+            items=self.inputs.items,
+            users=self.inputs.users,
+            events=self.inputs.events,
+            reviews=self.inputs.reviews,
+            item_vectors=self.snapshot.item_vectors,
+            review_vectors=self.snapshot.review_vectors,
+            affinity=self.snapshot.affinity,
+            behaviours=tuple(config.events.weights),
+            item_attributes=tuple(config.items.attributes),
+            user_attributes=tuple(config.users.attributes),
+            projection=self.projection,
+        )
+        return Features(known, without=self.without)
+
+    def candidates(self, users: Users) -> pl.DataFrame:
+        """Candidate pairs of some eligible users, sorted by user, then item."""
+        config = self.material.config.candidates
+        return propose(self.snapshot, users, budgets=config.budgets, per_user=config.per_user)
+
+    def describe(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """Features aligned to `pairs`."""
+        users = pairs.get_column("user").unique().sort().to_numpy()
+        return self.features(pairs, self.snapshot.profiles(users))
+
+    def allowed(self, behaviour: str, pairs: pl.DataFrame) -> NDArray[np.bool_]:
+        """(n,) whether the behaviour is still to come for the pair, or may be repeated."""
+        if behaviour not in self.done:
+            return np.ones(len(pairs), dtype=bool)
+        places = tuple(pairs.get_column(name).to_numpy() for name in ("user", "item"))
+        return ~contains(self.done[behaviour], *places)
+
+    def _excluded(self) -> sp.csr_array:
+        """What no predicted behaviour may be proposed for."""
+        shape = (len(self.inputs.users), len(self.inputs.items))
+        if len(self.done) < len(self.material.config.predict):
+            return sp.csr_array(shape, dtype=np.float32)
+        excluded, *others = self.done.values()
+        for other in others:
+            excluded = excluded.multiply(other)
+        return sp.csr_array(excluded)

@@ -1,0 +1,107 @@
+"""Prints what a command did: lines and tables on standard output."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from jobs import publish
+from jobs.console import show_table
+from jobs.nightly import Night, Outcome
+
+# The metrics worth a line on a terminal, in the order of reading; the table holds them all.
+SHOWN = (
+    "candidate_recall",
+    "auc",
+    "log_loss",
+    "normalised_entropy",
+    "calibration_error",
+    "predicted_over_observed",
+    "accuracy",
+    "f1",
+    "ndcg@10",
+    "hr@10",
+)
+_QUESTIONS = {
+    "the top items of the first user": """
+select position, title, round(probability, 4) as probability
+from predictions join items using (item_id)
+where user_id = (select min(user_id) from predictions) order by behaviour, position limit 10;""",
+    "expected behaviours by category": """
+select category, behaviour, round(sum(probability), 1) as expected
+from predictions join items using (item_id) group by all order by expected desc limit 10;""",
+    "users for a campaign": """
+select user_id, max(probability) as best
+from predictions join users using (user_id) where consent group by all order by best desc limit 10;""",
+}
+
+
+def show_outcome(night: Night, outcome: Outcome) -> None:
+    """The summary of a whole night."""
+    show_frame("Rows", outcome.prepared.material.inputs.report)
+    show_frame("Texts", outcome.prepared.texts)
+    show_metrics(outcome.trained.metrics)
+    show_stages(night.stages.frame())
+    show_lists(outcome.lists)
+    show_line("predictions", f"{outcome.predictions:,}", "in", night.home / publish.CURRENT)
+    show_line("run", outcome.run.run_id, "with model", outcome.trained.version)
+    print("\nThree things to ask it (duckdb -readonly", f"{night.home / publish.CURRENT}):")
+    for question, sql in _QUESTIONS.items():
+        print(f"\n-- {question}{sql}")
+
+
+def show_metrics(metrics: pl.DataFrame) -> None:
+    """Each behaviour's test metrics, a column for each model, and recall by generator."""
+    for behaviour in metrics.get_column("behaviour").unique(maintain_order=True):
+        mine = metrics.filter(pl.col("behaviour") == behaviour)
+        overall = mine.filter(pl.col("segment") == "all")
+        wide = overall.pivot("model", index="metric", values="value")
+        order = pl.DataFrame({"metric": SHOWN})
+        show_frame(
+            f"Test window: {behaviour}",
+            order.join(wide, on="metric", how="inner", maintain_order="left"),
+        )
+        generators = mine.filter(pl.col("segment").str.starts_with("generator:"))
+        show_frame(
+            f"Candidate recall by generator: {behaviour}",
+            generators.select(
+                generator=pl.col("segment").str.strip_prefix("generator:"), recall="value"
+            ),
+        )
+
+
+def show_stages(stages: pl.DataFrame) -> None:
+    """Seconds and peak memory of each stage."""
+    show_frame("Stages", stages)
+
+
+def show_lists(lists: Mapping[str, tuple[Path, int]]) -> None:
+    """Where each campaign's list lies."""
+    for name, (path, lines) in lists.items():
+        show_line("campaign", name, f"{lines:,} lines", path)
+
+
+def show_status(night: Night) -> None:
+    """What is current, and what is kept."""
+    current = night.home / publish.CURRENT
+    if not current.exists():
+        show_line("nothing is published in", night.home)
+    else:
+        with publish.open_scores(current) as connection:
+            show_frame("Current night", connection.sql("select * from runs").pl())
+            show_frame("Rows", connection.sql("select * exclude (run_id) from sources").pl())
+    nights = sorted(path.name for path in night.home.glob("scores-*.duckdb"))
+    models = sorted(path.name for path in (night.home / "models").glob("[!.]*"))
+    show_table(
+        "Kept", ["what", "name"], [*[("night", n) for n in nights], *[("model", m) for m in models]]
+    )
+
+
+def show_frame(title: str, frame: pl.DataFrame) -> None:
+    """A frame as a table."""
+    show_table(title, frame.columns, frame.rows())
+
+
+def show_line(*words: object) -> None:
+    """One line."""
+    print(*words)

@@ -1,0 +1,211 @@
+"""Trains, calibrates and tests one model for each predicted behaviour."""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from jobs.config import Config
+from jobs.scoring import score_shard
+from jobs.state import Material, State
+from rank.calibrate import Calibration, Floats
+from rank.labels import labels, sampled
+from rank.metrics import Labels, best_f1_threshold, probability_metrics, ranking_metrics
+from rank.model import Example, Hyperparameters, Model, train
+from rank.projection import Projection
+from rank.windows import training_windows
+
+OnProgress = Callable[[str], None]
+# For the pairs of one shard that are learnt from: whether this behaviour uses them, and its label.
+Chosen = tuple[Labels, Labels]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A calibrated rule that the models are measured against."""
+
+    calibration: Calibration
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Models for one configuration, and how they did on the test window.
+
+    Attributes:
+        as_of: when they were trained; they may score this night and later ones.
+        models: one for each predicted behaviour, in the order of the configuration.
+        projection: what compresses vectors for them.
+        metrics: behaviour, model, segment, metric, value; see docs/metrics.md.
+    """
+
+    as_of: datetime
+    models: tuple[Model, ...]
+    projection: Projection
+    metrics: pl.DataFrame
+
+    @property
+    def version(self) -> str:
+        """Day and content: the same inputs and seed give the same version."""
+        content = hashlib.sha256(repr((self.models, self.projection.components)).encode())
+        return f"{self.as_of:%Y%m%d}-{content.hexdigest()[:8]}"
+
+
+def train_models(
+    material: Material,
+    as_of: datetime,
+    *,
+    without: Collection[str] = (),
+    on_progress: OnProgress = lambda _: None,
+) -> Trained:
+    """Train on the windows that are over at `as_of`, the last of which is the test.
+
+    Raises:
+        rank.model.TooFewPositives: a window holds no example of a behaviour.
+        rank.calibrate.CannotCalibrate: the calibration window holds one outcome only.
+    """
+    config = material.config
+    windows = training_windows(
+        as_of,
+        horizon_days=max(wanted.horizon_days for wanted in config.predict),
+        train=config.training.windows,
+    )
+    projection = material.fit_projection(windows.first)
+
+    def state(start: datetime) -> State:
+        on_progress(f"window {start:%Y-%m-%d}")
+        return State(material, start, projection, without=without)
+
+    examples = [_examples(state(start)) for start in (*windows.train, windows.stop)]
+    models = [_grow(config, wanted.behaviour, examples) for wanted in config.predict]
+    del examples
+    outcomes = _outcomes(state(windows.calibrate), models)
+    calibrated = [_calibrate(model, outcomes[model.behaviour]) for model in models]
+    baselines = {b: _popularity_baseline(outcome) for b, outcome in outcomes.items()}
+    tested = state(windows.test)
+    outcomes = _outcomes(tested, calibrated)
+    metrics = [_test(tested, m, baselines[m.behaviour], outcomes[m.behaviour]) for m in calibrated]
+    return Trained(as_of, tuple(calibrated), projection, pl.concat(metrics))
+
+
+def _examples(state: State) -> dict[str, Example]:
+    """Positives and sampled negatives among the candidates of all eligible users."""
+    config = state.material.config
+    targets = {
+        w.behaviour: state.material.targets(w.behaviour, state.as_of) for w in config.predict
+    }
+    features: list[pl.DataFrame] = []
+    chosen: dict[str, list[Chosen]] = {behaviour: [] for behaviour in targets}
+    for users in state.shards():
+        pairs = state.candidates(users)
+        followed = {behaviour: labels(pairs, targets[behaviour]) for behaviour in targets}
+        drawn = sampled(
+            pairs,
+            share=config.training.negative_share,
+            as_of=state.as_of,
+            seed=config.training.seed,
+        )
+        kept = np.logical_or.reduce([drawn, *followed.values()])
+        features.append(state.describe(pairs.filter(kept)))
+        for behaviour, happened in followed.items():
+            use = (drawn | happened) & state.allowed(behaviour, pairs)
+            chosen[behaviour].append((use[kept], happened[kept]))
+    described = pl.concat(features)
+    return {behaviour: _example(described, parts) for behaviour, parts in chosen.items()}
+
+
+def _example(features: pl.DataFrame, parts: list[Chosen]) -> Example:
+    use, happened = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Example(features=features.filter(pl.Series(use)), happened=happened[use])
+
+
+def _grow(config: Config, behaviour: str, examples: list[dict[str, Example]]) -> Model:
+    *grown_on, stopped_on = (window[behaviour] for window in examples)
+    options = config.training
+    return train(
+        behaviour,
+        config.prediction(behaviour).horizon_days,
+        train=grown_on,
+        stop=stopped_on,
+        negative_share=options.negative_share,
+        parameters=Hyperparameters(
+            learning_rate=options.learning_rate,
+            num_leaves=options.num_leaves,
+            min_rows_per_leaf=options.min_rows_per_leaf,
+            max_rounds=options.max_rounds,
+            early_stopping_rounds=options.early_stopping_rounds,
+            seed=options.seed,
+            threads=config.scoring.threads,
+        ),
+    )
+
+
+def _outcomes(state: State, models: Iterable[Model]) -> dict[str, pl.DataFrame]:
+    """All candidates of all eligible users, scored, with `happened`; by behaviour."""
+    models = list(models)
+    parts: dict[str, list[pl.DataFrame]] = {model.behaviour: [] for model in models}
+    threads = state.material.config.scoring.threads
+    for users in state.shards():
+        for behaviour, frame in score_shard(state, models, users, threads=threads).items():
+            parts[behaviour].append(frame)
+    outcomes = {}
+    for behaviour, frames in parts.items():
+        scored = pl.concat(frames)
+        followed = labels(scored, state.material.targets(behaviour, state.as_of))
+        outcomes[behaviour] = scored.with_columns(happened=pl.Series(followed))
+    return outcomes
+
+
+def _calibrate(model: Model, outcome: pl.DataFrame) -> Model:
+    happened = outcome.get_column("happened").to_numpy()
+    score = outcome.get_column("score").to_numpy()
+    calibration = Calibration.fit(score, happened)
+    threshold = best_f1_threshold(happened, calibration(score))
+    return model.calibrated(calibration, threshold)
+
+
+def _popularity_baseline(outcome: pl.DataFrame) -> Baseline:
+    """Popularity alone, calibrated on the same window as the models."""
+    happened = outcome.get_column("happened").to_numpy()
+    score = _log_popularity(outcome)
+    calibration = Calibration.fit(score, happened)
+    return Baseline(calibration, best_f1_threshold(happened, calibration(score)))
+
+
+def _test(state: State, model: Model, baseline: Baseline, outcome: pl.DataFrame) -> pl.DataFrame:
+    """The metrics of one behaviour on the test window, beside the popularity baseline."""
+    happened = outcome.get_column("happened").to_numpy()
+    targets = state.material.targets(model.behaviour, state.as_of)
+    popular = _log_popularity(outcome)
+    contestants = {
+        "nightrank": (outcome.get_column("probability").to_numpy(), model.threshold),
+        "popularity": (baseline.calibration(popular), baseline.threshold),
+    }
+    rows = []
+    for name, (probability, threshold) in contestants.items():
+        values = probability_metrics(happened, probability, threshold=threshold)
+        values |= ranking_metrics(outcome, probability, targets)
+        rows += [(name, "all", metric, value) for metric, value in values.items()]
+    rows += [
+        ("nightrank", f"generator:{name}", "candidate_recall", recall)
+        for name, recall in _recall_by_generator(state, outcome, targets).items()
+    ]
+    frame = pl.DataFrame(rows, ["model", "segment", "metric", "value"], orient="row")
+    return frame.select(pl.lit(model.behaviour).alias("behaviour"), pl.all())
+
+
+def _recall_by_generator(
+    state: State, outcome: pl.DataFrame, targets: pl.DataFrame
+) -> dict[str, float]:
+    """The share of targets that each generator proposed."""
+    found = outcome.filter("happened").get_column("proposed_by").to_numpy()
+    names = state.material.config.candidates.budgets
+    total = max(len(targets), 1)
+    return {n: int((found >> place & 1).sum()) / total for place, n in enumerate(names)}
+
+
+def _log_popularity(outcome: pl.DataFrame) -> Floats:
+    return np.log1p(outcome.get_column("popularity").to_numpy())

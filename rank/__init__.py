@@ -1,0 +1,1 @@
+"""From candidate pairs to calibrated probabilities: features, labels, models, metrics."""

@@ -1,0 +1,176 @@
+"""Point-in-time features of candidate pairs, in named groups.
+
+A pair group is a function `(known, pairs, profiles) -> {column: (n,) float32}` aligned to
+`pairs`. NaN means "not known"; LightGBM learns where to send it.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rank.known import Columns, Known, Values
+from rank.tables import ITEM_TABLES, USER_TABLES, Table, numbers
+
+PairGroup = Callable[[Known, pl.DataFrame, Values], Columns]
+
+
+def generators(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
+    """What each generator said of the pair, and how many proposed it."""
+    ranks = [name for name in pairs.columns if name.startswith("rank_")]
+    scores = [name for name in pairs.columns if name.startswith("score_")]
+    said = {name: numbers(pairs.get_column(name)) for name in (*ranks, *scores)}
+    agreeing = sum((~np.isnan(said[name]) for name in ranks), np.zeros(len(pairs)))
+    return said | {"generators": agreeing}
+
+
+def similarity(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
+    """Cosines between the item's texts and what the user did and wrote."""
+    users, items = _users(pairs), _items(pairs)
+    starts = np.flatnonzero(np.diff(users, prepend=-1))
+    last = known.last_items[users[starts]]
+    newest = np.where((last >= 0)[..., None], known.item_vectors[last], 0.0)
+    own = known.user_review_vectors[users[starts]]
+    queries = np.concatenate([profiles[:, None], own[:, None], newest], axis=1, dtype=np.float32)
+    to_item = _cosines(known.item_vectors, items, queries, starts)
+    to_reviews = _cosines(known.item_review_vectors, items, queries[:, :1], starts)
+    to_last = to_item[:, 2:]
+    return {
+        "cosine_profile": to_item[:, 0],
+        "cosine_own_reviews": to_item[:, 1],
+        "cosine_item_reviews": to_reviews[:, 0],
+        "cosine_last": to_last[:, 0],
+        "cosine_last_3_mean": _nan_mean(to_last[:, :3]),
+        "cosine_last_10_max": np.fmax.reduce(to_last, axis=1),
+        "cosine_last_10_mean": _nan_mean(to_last),
+    }
+
+
+def vectors(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
+    """Compressed vectors of the item and of the user's profile."""
+    users = _users(pairs)
+    row = np.cumsum(np.diff(users, prepend=users[:1]) != 0)
+    item, user = known.projected_items[_items(pairs)], known.projection(profiles)[row]
+    columns = {f"item_pc_{n}": item[:, n] for n in range(item.shape[1])}
+    return columns | {f"user_pc_{n}": user[:, n] for n in range(user.shape[1])}
+
+
+def price(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
+    """How far the item's price lies from those that the user acted on, in logarithms."""
+    return {"price_gap": known.log_price[_items(pairs)] - known.usual_log_price[_users(pairs)]}
+
+
+def kinds(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
+    """The user's share of affinity for the item's category, brand and text attributes."""
+    users, items = _users(pairs), _items(pairs)
+    total = np.asarray(known.affinity.sum(axis=1))[users]
+    columns: Columns = {}
+    for name, kind in known.kinds.items():
+        code = kind.code[items]
+        liked = np.asarray(kind.affinity[users, np.maximum(code, 0)]).ravel()
+        share = np.divide(liked, total, out=np.zeros(len(users)), where=total > 0)
+        columns[f"affinity_{name}"] = np.where(code < 0, np.nan, share)
+    return columns
+
+
+def pair_history(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
+    """What this user already did on this item."""
+    table = known.pair_table
+    found = table.find(_users(pairs), _items(pairs))
+    return {name: values[found] for name, values in table.columns.items()}
+
+
+PAIR_GROUPS: dict[str, PairGroup] = {
+    "generators": generators,
+    "similarity": similarity,
+    "vectors": vectors,
+    "price": price,
+    "kinds": kinds,
+    "pair_history": pair_history,
+}
+GROUPS = tuple(dict.fromkeys([*PAIR_GROUPS, *USER_TABLES, *ITEM_TABLES]))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Computes the features of candidate pairs at one `as_of`.
+
+    Attributes:
+        known: the state before `as_of`.
+        without: names of groups (see `GROUPS`) to leave out.
+    """
+
+    known: Known
+    without: Collection[str] = ()
+
+    def __call__(self, pairs: pl.DataFrame, profiles: Values) -> pl.DataFrame:
+        """Float32 columns aligned to `pairs`, the same names in the same order at every `as_of`.
+
+        Args:
+            pairs: candidates sorted by user: `user`, `item`, `rank_*`, `score_*`.
+            profiles: (distinct users in `pairs`, d) their profiles, in ascending order of user.
+        """
+        columns: Columns = {}
+        for name, group in PAIR_GROUPS.items():
+            if name not in self.without:
+                columns |= group(self.known, pairs, profiles)
+        users, items = _users(pairs), _items(pairs)
+        columns |= {name: values[users] for name, values in self._of_users.items()}
+        columns |= {name: values[items] for name, values in self._of_items.items()}
+        return pl.DataFrame({name: values.astype(np.float32) for name, values in columns.items()})
+
+    @cached_property
+    def _of_users(self) -> Columns:
+        return self._tables(USER_TABLES)
+
+    @cached_property
+    def _of_items(self) -> Columns:
+        return self._tables(ITEM_TABLES)
+
+    def _tables(self, tables: dict[str, Table]) -> Columns:
+        columns: Columns = {}
+        for name, table in tables.items():
+            if name not in self.without:
+                columns |= table(self.known)
+        return columns
+
+
+def _users(pairs: pl.DataFrame) -> NDArray[np.int32]:
+    return pairs.get_column("user").to_numpy()
+
+
+def _items(pairs: pl.DataFrame) -> NDArray[np.int32]:
+    return pairs.get_column("item").to_numpy()
+
+
+def _cosines(
+    rows: Values, items: NDArray[np.int32], queries: Values, starts: NDArray[np.int64]
+) -> Values:
+    """Inner products of each pair's row with its user's queries; NaN where either is zero.
+
+    Args:
+        rows: (n_items, d) unit vectors.
+        items: (n,) item of each pair, pairs of one user together.
+        queries: (n_users, q, d) unit vectors.
+        starts: (n_users,) first pair of each user.
+
+    Returns:
+        (n, q) float32.
+    """
+    cosines = np.empty((len(items), queries.shape[1]), dtype=np.float32)
+    for query, start, end in zip(queries, starts, [*starts[1:], len(items)], strict=True):
+        np.matmul(rows[items[start:end]], query.T, out=cosines[start:end])
+    cosines[~rows.any(axis=1)[items]] = np.nan
+    empty = np.repeat(~queries.any(axis=2), np.diff([*starts, len(items)]), axis=0)
+    cosines[empty] = np.nan
+    return cosines
+
+
+def _nan_mean(values: Values) -> Values:
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0.0).sum(axis=1)
+    count = known.sum(axis=1)
+    return np.divide(total, count, out=np.full(len(values), np.nan, np.float32), where=count > 0)

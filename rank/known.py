@@ -1,0 +1,221 @@
+"""What is known about users and items before `as_of`, as arrays that features look up by row."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from rank.projection import Projection
+
+Values = NDArray[np.float32]
+Columns = dict[str, NDArray[np.float32]]
+
+DAYS = (1, 7, 30, 90)
+LAST_ITEMS = 10
+_MICROSECONDS_PER_DAY = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Known:
+    """The state before `as_of` from which features are computed.
+
+    Attributes:
+        as_of: naive UTC; the caller passes only events and reviews with `ts < as_of`.
+        items: row i is item i: category, brand, price, created_at, attributes.
+        users: row u is user u: known_since, attributes.
+        events: user, item, ts, behaviour; sorted by ts.
+        reviews: user, item, ts, rating; row r has the vector `review_vectors[r]`.
+        item_vectors: (n_items, d) float32, unit length, zero where an item has no text.
+        review_vectors: (len(reviews), d), likewise.
+        affinity: (n_users, n_items) sparse: decayed weight of a user's events on an item.
+        behaviours: all behaviours that events may hold, in the order of the funnel.
+        item_attributes: further columns of `items` to use.
+        user_attributes: further columns of `users` to use.
+        projection: what compresses vectors to a few dimensions.
+    """
+
+    as_of: datetime
+    items: pl.DataFrame
+    users: pl.DataFrame
+    events: pl.DataFrame
+    reviews: pl.DataFrame
+    item_vectors: Values
+    review_vectors: Values
+    affinity: sp.csr_array
+    behaviours: tuple[str, ...]
+    item_attributes: tuple[str, ...]
+    user_attributes: tuple[str, ...]
+    projection: Projection
+
+    def size(self, of: str) -> int:
+        """Number of users or of items."""
+        return len(self.users if of == "user" else self.items)
+
+    def codes(self, of: str) -> NDArray[np.int32]:
+        """(n_events,) row position of the user or the item of each event."""
+        return self.events.get_column(of).to_numpy()
+
+    @cached_property
+    def event_age(self) -> NDArray[np.float64]:
+        """(n_events,) days before `as_of`."""
+        return days_before(self.events.get_column("ts"), self.as_of)
+
+    @cached_property
+    def is_behaviour(self) -> dict[str, NDArray[np.bool_]]:
+        """For each behaviour, (n_events,) whether an event is one."""
+        column = self.events.get_column("behaviour").cast(pl.String)
+        return {name: (column == name).to_numpy() for name in self.behaviours}
+
+    def counts(self, of: str, behaviour: str, days: float) -> Values:
+        """Number of events of `behaviour` by each user or item (`of`) in the last `days`."""
+        chosen = self.is_behaviour[behaviour] & (self.event_age <= days)
+        return np.bincount(self.codes(of)[chosen], minlength=self.size(of)).astype(np.float32)
+
+    def days_since(self, of: str, behaviour: str) -> Values:
+        """Days since the last event of `behaviour` of each user or item; NaN without one."""
+        chosen = self.is_behaviour[behaviour]
+        return minimum_by(self.codes(of)[chosen], self.event_age[chosen], self.size(of))
+
+    @cached_property
+    def pair_table(self) -> "PairTable":
+        """What each user already did on each item."""
+        keys = self.codes("user").astype(np.int64) * len(self.items) + self.codes("item")
+        distinct, place = np.unique(keys, return_inverse=True)
+        size = len(distinct) + 1  # the last row stands for pairs without an event
+        columns: Columns = {}
+        for name, chosen in self.is_behaviour.items():
+            for days, span in ((7.0, "7d"), (30.0, "30d"), (np.inf, "all")):
+                recent = place[chosen & (self.event_age <= days)]
+                columns[f"pair_{name}_{span}"] = np.bincount(recent, minlength=size)
+            since = minimum_by(place[chosen], self.event_age[chosen], size)
+            columns[f"pair_days_since_{name}"] = since
+        return PairTable(keys=distinct, columns=columns, n_items=len(self.items))
+
+    @cached_property
+    def log_price(self) -> Values:
+        """(n_items,) log(1 + price), NaN without a price."""
+        price = self.items.get_column("price").cast(pl.Float64).fill_null(np.nan).to_numpy()
+        return np.log1p(np.maximum(price, 0.0)).astype(np.float32)
+
+    @cached_property
+    def usual_log_price(self) -> Values:
+        """(n_users,) mean of `log_price` over the user's items by affinity, NaN without one."""
+        priced = ~np.isnan(self.log_price)
+        weight = self.affinity @ priced.astype(np.float32)
+        total = self.affinity @ np.where(priced, self.log_price, 0.0).astype(np.float32)
+        unknown = np.full(len(weight), np.nan, dtype=np.float32)
+        return np.divide(total, weight, out=unknown, where=weight > 0)
+
+    @cached_property
+    def kinds(self) -> dict[str, "Kind"]:
+        """Category, brand and each text attribute of the items."""
+        names = ("category", "brand", *self.item_attributes)
+        texts = [name for name in names if self.items.schema[name] == pl.String]
+        return {name: Kind.of(self.items.get_column(name), self.affinity) for name in texts}
+
+    @cached_property
+    def last_items(self) -> NDArray[np.int32]:
+        """(n_users, LAST_ITEMS): the user's latest distinct items, newest first, padded with -1."""
+        newest_first = self.events.select("user", "item").reverse()
+        distinct = newest_first.unique(maintain_order=True)
+        place = distinct.select(pl.int_range(pl.len()).over("user")).to_series().to_numpy()
+        kept = place < LAST_ITEMS
+        table = np.full((len(self.users), LAST_ITEMS), -1, dtype=np.int32)
+        user, item = (distinct.get_column(n).to_numpy()[kept] for n in ("user", "item"))
+        table[user, place[kept]] = item
+        return table
+
+    @cached_property
+    def item_review_vectors(self) -> Values:
+        """(n_items, d): mean vector of an item's reviews, unit length, zero without one."""
+        return self._mean_review_vectors("item")
+
+    @cached_property
+    def user_review_vectors(self) -> Values:
+        """(n_users, d): mean vector of the user's own reviews, likewise."""
+        return self._mean_review_vectors("user")
+
+    def _mean_review_vectors(self, of: str) -> Values:
+        rows = self.reviews.get_column(of).to_numpy()
+        ones, places = np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))
+        member = sp.csr_array((ones, places), shape=(self.size(of), len(rows)))
+        total = np.asarray(member @ self.review_vectors, dtype=np.float32)
+        length = np.linalg.norm(total, axis=1, keepdims=True)
+        return np.divide(total, length, out=np.zeros_like(total), where=length > 0)
+
+    @cached_property
+    def projected_items(self) -> Values:
+        """(n_items, dimensions): compressed item vectors."""
+        return self.projection(self.item_vectors)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One text attribute of the items, such as the brand.
+
+    Attributes:
+        code: (n_items,) number of the item's value, -1 where it has none.
+        affinity: (n_users, values) sparse: affinity of each user for each value.
+    """
+
+    code: NDArray[np.int64]
+    affinity: sp.csr_array
+
+    @classmethod
+    def of(cls, values: pl.Series, affinity: sp.csr_array) -> "Kind":
+        """Number the values in alphabetical order and add up each user's affinity."""
+        code = values.rank("dense").cast(pl.Int64).fill_null(0).to_numpy() - 1
+        rows = np.flatnonzero(code >= 0)
+        shape = (len(code), max(int(code.max(initial=-1)) + 1, 1))
+        ones = np.ones(len(rows), dtype=np.float32)
+        member = sp.csr_array((ones, (rows, code[rows])), shape=shape)
+        return cls(code=code, affinity=sp.csr_array(affinity @ member))
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Looks up what is known of a (user, item) pair.
+
+    Attributes:
+        keys: (p,) sorted distinct `user * n_items + item`.
+        columns: (p + 1,) arrays aligned to `keys`; the last value is that of any other pair.
+        n_items: the multiplier in the keys.
+    """
+
+    keys: NDArray[np.int64]
+    columns: Columns
+    n_items: int
+
+    def find(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Position in `keys` of each aligned pair, `len(keys)` where it has no event."""
+        asked = users.astype(np.int64) * self.n_items + items
+        if len(self.keys) == 0:
+            return np.zeros(len(asked), dtype=np.int64)
+        place = np.minimum(np.searchsorted(self.keys, asked), len(self.keys) - 1)
+        return np.where(self.keys[place] == asked, place, len(self.keys))
+
+
+def days_before(ts: pl.Series, as_of: datetime) -> NDArray[np.float64]:
+    """Days from each timestamp to `as_of`; NaN where there is none.
+
+    >>> days_before(pl.Series([datetime(2024, 1, 1, 12), None]), datetime(2024, 1, 3)).tolist()
+    [1.5, nan]
+    """
+    age = pl.select(pl.lit(as_of) - ts.cast(pl.Datetime("us"))).to_series()
+    days = age.dt.total_microseconds().cast(pl.Float64) / _MICROSECONDS_PER_DAY
+    return days.fill_null(np.nan).to_numpy()
+
+
+def minimum_by(rows: NDArray[np.int32], values: NDArray[np.float64], size: int) -> Values:
+    """The smallest value of each row, NaN where a row has none.
+
+    >>> minimum_by(np.array([2, 0, 2]), np.array([5.0, 1.0, 3.0]), 3).tolist()
+    [1.0, nan, 3.0]
+    """
+    least = np.full(size, np.inf)
+    np.minimum.at(least, rows, values)
+    return np.where(np.isinf(least), np.nan, least).astype(np.float32)

@@ -1,0 +1,140 @@
+"""How good probabilities and lists are, misses included."""
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rank.calibrate import Floats
+
+Labels = NDArray[np.bool_]
+
+# Probabilities are kept off 0 and 1 by this much before logarithms are taken.
+EPSILON = 1e-12
+BINS = 10
+
+
+def probability_metrics(
+    happened: Labels, probability: Floats, *, threshold: float
+) -> dict[str, float]:
+    """Metrics of (n,) probabilities against what happened.
+
+    Args:
+        happened: (n,) outcomes.
+        probability: (n,) aligned.
+        threshold: "yes" from here on, for accuracy and F1; chosen on an earlier window.
+
+    Returns:
+        pairs, positives, base_rate, log_loss, normalised_entropy (log loss over that of the base
+        rate; He et al., ADKDD 2014), brier, auc, calibration_error (expected, ten bins of equal
+        size), predicted_over_observed, accuracy, f1. A figure that is not defined (no positive,
+        or only positives) is NaN.
+    """
+    from sklearn.metrics import f1_score, roc_auc_score
+
+    n, positives = len(happened), int(happened.sum())
+    base_rate = positives / n if n else np.nan
+    both = 0 < positives < n
+    loss = log_loss(happened, probability)
+    base_loss = log_loss(happened, np.full(n, base_rate))
+    chosen = probability >= threshold
+    return {
+        "pairs": float(n),
+        "positives": float(positives),
+        "base_rate": base_rate,
+        "log_loss": loss,
+        "normalised_entropy": loss / base_loss if both else np.nan,
+        "brier": float(np.mean((probability - happened) ** 2)),
+        "auc": float(roc_auc_score(happened, probability)) if both else np.nan,
+        "calibration_error": calibration_error(happened, probability),
+        "predicted_over_observed": float(probability.sum() / positives) if positives else np.nan,
+        "accuracy": float(np.mean(chosen == happened)),
+        "f1": float(f1_score(happened, chosen, zero_division=0.0)),
+    }
+
+
+def log_loss(happened: Labels, probability: Floats) -> float:
+    """Mean negative log-likelihood in nats.
+
+    >>> round(log_loss(np.array([True, False]), np.array([0.5, 0.5])), 6)
+    0.693147
+    """
+    kept = np.clip(probability, EPSILON, 1 - EPSILON)
+    return float(-np.mean(np.where(happened, np.log(kept), np.log1p(-kept))))
+
+
+def calibration_error(happened: Labels, probability: Floats, *, bins: int = BINS) -> float:
+    """Mean absolute gap of predicted and observed share over `bins` of equal size.
+
+    Naeini, Cooper and Hauskrecht, Obtaining well calibrated probabilities, AAAI 2015.
+
+    >>> calibration_error(np.array([True, False]), np.array([0.75, 0.25]), bins=2)
+    0.25
+    """
+    order = np.argsort(probability, kind="stable")
+    gaps = [
+        abs(probability[part].sum() - happened[part].sum()) for part in np.array_split(order, bins)
+    ]
+    return float(sum(gaps) / len(happened))
+
+
+def best_f1_threshold(happened: Labels, probability: Floats) -> float:
+    """The probability from which on "yes" gives the highest F1.
+
+    >>> best_f1_threshold(np.array([False, True, True]), np.array([0.1, 0.4, 0.9]))
+    0.4
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, thresholds = precision_recall_curve(happened, probability)
+    total = np.maximum(precision + recall, EPSILON)
+    f1 = (2 * precision * recall / total)[:-1]
+    return float(thresholds[int(f1.argmax())])
+
+
+def positions(pairs: pl.DataFrame, score: Floats) -> NDArray[np.int32]:
+    """(n,) place of each pair among those of its user, 1 = highest score, ties by item.
+
+    >>> pairs = pl.DataFrame({"user": [0, 0, 1], "item": [7, 8, 7]})
+    >>> positions(pairs, np.array([0.2, 0.9, 0.1])).tolist()
+    [2, 1, 1]
+    """
+    users, items = pairs.get_column("user").to_numpy(), pairs.get_column("item").to_numpy()
+    order = np.lexsort((items, -score, users))
+    ranked = users[order]
+    place = np.empty(len(users), dtype=np.int32)
+    place[order] = np.arange(len(users)) - np.searchsorted(ranked, ranked) + 1
+    return place
+
+
+def ranking_metrics(
+    pairs: pl.DataFrame, score: Floats, targets: pl.DataFrame, *, k: int = 10
+) -> dict[str, float]:
+    """Metrics of the order of each user's candidates, over users with at least one target.
+
+    A target that no generator proposed counts as a miss.
+
+    Args:
+        pairs: candidates: `user`, `item`.
+        score: (n,) aligned; higher comes first.
+        targets: distinct `user`, `item` that happened.
+        k: length of the list.
+
+    Returns:
+        candidate_recall (share of targets among the candidates), hr@k (share of users with a
+        target in the first k), ndcg@k (Järvelin and Kekäläinen, TOIS 2002, binary gains).
+    """
+    wanted = targets.group_by("user").agg(targets=pl.len())
+    place = pairs.select("user", "item", place=pl.Series(positions(pairs, score)))
+    found = targets.join(place, on=["user", "item"])
+    gain = 1.0 / (pl.col("place") + 1).log(2.0)
+    listed = found.filter(pl.col("place") <= k).group_by("user").agg(gain=gain.sum(), hits=pl.len())
+    ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
+    users = wanted.join(listed, on="user", how="left")
+    best = ideal[np.minimum(users.get_column("targets").to_numpy(), k)]
+    gains = users.get_column("gain").fill_null(0.0).to_numpy()
+    n = len(users)
+    return {
+        "candidate_recall": len(found) / len(targets) if len(targets) else np.nan,
+        f"hr@{k}": len(listed) / n if n else np.nan,
+        f"ndcg@{k}": float((gains / best).mean()) if n else np.nan,
+    }

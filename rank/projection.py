@@ -1,0 +1,43 @@
+"""Compresses text vectors to a few dimensions that trees can split on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Principal components of item vectors.
+
+    Attributes:
+        mean: (d,) subtracted first.
+        components: (dimensions, d) orthonormal rows, the widest spread first.
+    """
+
+    mean: Values
+    components: Values
+
+    @classmethod
+    def fit(cls, vectors: Values, *, dimensions: int) -> "Projection":
+        """Fit on the rows of `vectors` (n, d) that are not zero; fewer rows give fewer dimensions.
+
+        The caller passes only items that were known before the first label window.
+        """
+        from sklearn.decomposition import PCA
+
+        present = vectors[vectors.any(axis=1)]
+        count = min(dimensions, *present.shape)
+        if count == 0:
+            width = vectors.shape[1]
+            return cls(np.zeros(width, np.float32), np.zeros((0, width), np.float32))
+        pca = PCA(n_components=count, svd_solver="covariance_eigh").fit(present.astype(np.float64))
+        return cls(pca.mean_.astype(np.float32), pca.components_.astype(np.float32))
+
+    def __call__(self, vectors: Values) -> Values:
+        """(n, dimensions) float32; NaN for zero rows, which stand for "no text"."""
+        compressed = (vectors - self.mean) @ self.components.T
+        compressed[~vectors.any(axis=1)] = np.nan
+        return np.asarray(compressed, dtype=np.float32)

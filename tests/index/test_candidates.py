@@ -1,0 +1,61 @@
+import numpy as np
+import polars as pl
+import pytest
+from worlds import ITEMS, USERS, checkerboard
+
+from index.candidates import propose
+from index.generators import GENERATORS
+
+BUDGETS = {"nearest": 3, "reviews": 2, "cooccurrence": 4, "popular": 5, "history": 2}
+
+
+def test_the_union_holds_each_generators_ranks_and_scores() -> None:
+    world, users = checkerboard(), np.array([1, 4, 8], dtype=np.int32)
+    pairs = propose(world, users, budgets=BUDGETS, per_user=ITEMS)
+    assert pairs.select("user", "item").is_duplicated().sum() == 0
+    assert pairs.equals(pairs.sort("user", "item"))
+    for name, k in BUDGETS.items():
+        items, scores = GENERATORS[name](world, users, k)
+        expected = {
+            (int(user), int(items[row, place])): (place + 1, float(scores[row, place]))
+            for row, user in enumerate(users)
+            for place in range(items.shape[1])
+            if items[row, place] >= 0
+        }
+        named = pairs.filter(pl.col(f"rank_{name}").is_not_null())
+        found = {
+            (user, item): (rank, score)
+            for user, item, rank, score in named.select(
+                "user", "item", f"rank_{name}", f"score_{name}"
+            ).iter_rows()
+        }
+        assert found == expected
+
+
+def test_the_cap_keeps_the_best_by_reciprocal_rank_fusion() -> None:
+    world, users = checkerboard(), np.arange(USERS, dtype=np.int32)
+    everything = propose(world, users, budgets=BUDGETS, per_user=ITEMS)
+    fused = everything.with_columns(
+        fused=pl.sum_horizontal((1 / (60 + pl.col("^rank_.*$"))).fill_null(0.0))
+    ).sort("user", "fused", "item", descending=[False, True, False])
+    best = fused.group_by("user", maintain_order=True).head(2).sort("user", "item")
+    capped = propose(world, users, budgets=BUDGETS, per_user=2)
+    assert capped.equals(best.drop("fused"))
+
+
+def test_a_generator_that_is_switched_off_leaves_empty_columns() -> None:
+    users = np.arange(USERS, dtype=np.int32)
+    pairs = propose(checkerboard(), users, budgets=BUDGETS | {"popular": 0}, per_user=ITEMS)
+    assert pairs.get_column("rank_popular").null_count() == len(pairs)
+    assert [n for n in pairs.columns if n.startswith("rank_")] == [f"rank_{n}" for n in BUDGETS]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_shards_do_not_change_the_result(size: int) -> None:
+    world, users = checkerboard(), np.arange(USERS, dtype=np.int32)
+    whole = propose(world, users, budgets=BUDGETS, per_user=5)
+    parts = [
+        propose(world, users[start : start + size], budgets=BUDGETS, per_user=5)
+        for start in range(0, USERS, size)
+    ]
+    assert pl.concat(parts).equals(whole)

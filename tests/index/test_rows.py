@@ -1,0 +1,42 @@
+import numpy as np
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.rows import compact, contains, top_k
+
+worlds = st.tuples(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 8), st.integers(1, 10))
+
+
+def counts(seed: int, rows: int, columns: int) -> np.ndarray:
+    return np.random.default_rng(seed).poisson(0.7, size=(rows, columns)).astype(np.float32)
+
+
+@given(worlds)
+def test_top_k_equals_sorting(world: tuple[int, int, int, int]) -> None:
+    seed, rows, columns, k = world
+    dense = counts(seed, rows, columns)
+    found, scores = top_k(sp.csr_array(dense), k)
+    for row in range(rows):
+        order = sorted((-value, column) for column, value in enumerate(dense[row]) if value > 0)
+        expected = [column for _, column in order][:k]
+        assert found[row].tolist() == expected + [-1] * (k - len(expected))
+        assert scores[row, : len(expected)].tolist() == dense[row, expected].tolist()
+
+
+@given(worlds)
+def test_contains_equals_dense_lookup(world: tuple[int, int, int, int]) -> None:
+    seed, rows, columns, _ = world
+    dense = counts(seed, rows, columns)
+    row, column = (a.ravel() for a in np.indices(dense.shape))
+    asked = contains(sp.csr_array(dense), row, column)
+    assert asked.tolist() == (dense.ravel() > 0).tolist()
+
+
+def test_compact_pads_what_is_missing() -> None:
+    columns = np.array([[4, 5, 6], [7, 8, 9]], dtype=np.int32)
+    scores = np.array([[3, 2, 1], [3, 2, 1]], dtype=np.float32)
+    keep = np.array([[False, False, True], [True, False, True]])
+    kept, values = compact(columns, scores, keep, 2)
+    assert kept.tolist() == [[6, -1], [7, 9]]
+    assert values.tolist() == [[1, -np.inf], [3, 1]]

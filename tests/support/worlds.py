@@ -1,0 +1,90 @@
+"""Small worlds whose right answers are known."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+
+from index.snapshot import Snapshot, Weights
+
+AS_OF = datetime(2024, 6, 1)
+USERS, ITEMS = 10, 12
+WEIGHTS = Weights(
+    behaviours={"view": 1.0, "buy": 4.0}, review=2.0, half_life_days=30, popular_half_life_days=30
+)
+
+
+def missing_item(user: int) -> int:
+    """The item of the user's colour that the user has not bought."""
+    return (user % 2) + 2 * (user // 2 % (ITEMS // 2))
+
+
+def make_snapshot(
+    bought: list[tuple[int, int]],
+    *,
+    shape: tuple[int, int] = (USERS, ITEMS),
+    reviews: list[tuple[int, int]] = (),
+    item_vectors: np.ndarray | None = None,
+    review_vectors: np.ndarray | None = None,
+    eligible: np.ndarray | None = None,
+    excluded: list[tuple[int, int]] | None = None,
+    days_ago: list[float] | None = None,
+    behaviour: str = "buy",
+) -> Snapshot:
+    ages = days_ago or [1.0] * len(bought)
+    events = pl.DataFrame(
+        {
+            "user": [u for u, _ in bought],
+            "item": [i for _, i in bought],
+            "ts": [AS_OF - timedelta(days=age) for age in ages],
+            "behaviour": [behaviour] * len(bought),
+        },
+        schema={
+            "user": pl.Int32,
+            "item": pl.Int32,
+            "ts": pl.Datetime("us"),
+            "behaviour": pl.String,
+        },
+    ).sort("ts", maintain_order=True)
+    written = pl.DataFrame(
+        {
+            "user": [u for u, _ in reviews],
+            "item": [i for _, i in reviews],
+            "ts": [AS_OF - timedelta(days=1)] * len(reviews),
+        },
+        schema={"user": pl.Int32, "item": pl.Int32, "ts": pl.Datetime("us")},
+    )
+    barred = bought if excluded is None else excluded
+    places = tuple(np.array([p[axis] for p in barred], dtype=np.int32) for axis in (0, 1))
+    ones = np.ones(len(barred), dtype=np.float32)
+    width = 2 if item_vectors is None else item_vectors.shape[1]
+    return Snapshot(
+        as_of=AS_OF,
+        events=events,
+        reviews=written,
+        item_vectors=np.zeros((shape[1], 2), np.float32) if item_vectors is None else item_vectors,
+        review_vectors=np.zeros((len(reviews), width), np.float32)
+        if review_vectors is None
+        else review_vectors,
+        eligible=np.ones(shape[1], dtype=bool) if eligible is None else eligible,
+        excluded=sp.csr_array((ones, places), shape=shape),
+        weights=WEIGHTS,
+    )
+
+
+def checkerboard() -> Snapshot:
+    """Even users like even items, odd users odd ones; each lacks exactly one."""
+    bought = [
+        (user, item)
+        for user in range(USERS)
+        for item in range(ITEMS)
+        if user % 2 == item % 2 and item != missing_item(user)
+    ]
+    colour = np.eye(2, dtype=np.float32)[np.arange(ITEMS) % 2]
+    return make_snapshot(
+        bought,
+        item_vectors=colour,
+        reviews=[(user, missing_item((user + 2) % USERS)) for user in range(USERS)],
+        review_vectors=np.eye(2, dtype=np.float32)[np.arange(USERS) % 2],
+    )
