@@ -40,12 +40,13 @@ def check_columns(
     Raises:
         DataRefused: With a line for every such column.
     """
+    unused = [name for name in found if name not in {cell.name for cell in wanted}]
     lines = []
     for name, kind, required, _ in wanted:
         expected, accepted = _ACCEPTED[kind]
         if name not in found:
             if required:
-                near = difflib.get_close_matches(name, found, n=1, cutoff=0)
+                near = difflib.get_close_matches(name, unused, n=1, cutoff=0.4)
                 hint = f"in SQL: {near[0]} as {name}" if near else ""
                 lines.append([name, expected, "no such column", hint])
         elif found[name][0] not in accepted:

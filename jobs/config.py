@@ -9,7 +9,7 @@ import os
 import re
 import string
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -21,6 +21,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from jobs.config_checks import contradictions
 from jobs.config_errors import problem, unknown
 from jobs.errors import ConfigError
 
@@ -187,12 +188,18 @@ class CandidatesConfig(Section):
     per_user: Positive = _key(200, "Cap of all of them together.")
     popular_half_life_days: Above0 = _key(30.0, "An event this old counts half for popularity.")
 
+    @property
+    def budgets(self) -> dict[str, int]:
+        """Candidates per user of every generator, by its name."""
+        names = ("nearest", "reviews", "cooccurrence", "popular", "history")
+        return {name: getattr(self, name) for name in names}
+
     @model_validator(mode="after")
     def _one_is_on(self) -> CandidatesConfig:
-        if not any((self.nearest, self.reviews, self.cooccurrence, self.popular, self.history)):
+        if not any(self.budgets.values()):
             raise ValueError(
                 "candidates: every generator is 0, so nothing could be scored; give one of "
-                "nearest, reviews, cooccurrence, popular, history"
+                + ", ".join(self.budgets)
             )
         return self
 
@@ -236,7 +243,8 @@ class CampaignConfig(Section):
     behaviour: str = Field(description="The predicted behaviour that orders the list.")
     items_per_user: Positive = _key(5, "Most items for a user.")
     min_probability: Share = _key(0.0, "Items less probable than this are left out.")
-    cool_off_days: Count = _key(0, "Days that an item sent to a user is not sent to them again.")
+    cool_off_days: Count = _key(0, "Leave out users whose last `cool_off_after` is younger.")
+    cool_off_after: str | None = _key(None, "Behaviour that cool_off_days counts from.")
     require_consent: bool = _key(
         True, "Only users with consent = true; false states that none is needed."
     )
@@ -269,6 +277,14 @@ class Config(BaseSettings):
     scoring: ScoringConfig = ScoringConfig()
     campaign: list[CampaignConfig] = []
 
+    def prediction(self, behaviour: str) -> PredictConfig:
+        """The [[predict]] of a behaviour.
+
+        Raises:
+            KeyError: It is not predicted.
+        """
+        return {wanted.behaviour: wanted for wanted in self.predict}[behaviour]
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -283,9 +299,8 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
-        problems = [*_source_problems(self), *_predict_problems(self), *_campaign_problems(self)]
-        if problems:
-            raise ValueError("\n".join(problems))
+        if found := list(contradictions(self)):
+            raise ValueError("\n".join(found))
         return self
 
 
@@ -342,49 +357,3 @@ def _attributes(attributes: list[str], *, taken: Sequence[str]) -> list[str]:
             f"{wrong[0]!r} is named twice or is a column of the contract ({', '.join(taken)})"
         )
     return attributes
-
-
-def _source_problems(config: Config) -> Iterator[str]:
-    sources = config.sources
-    if sources.events is None and sources.reviews is None:
-        yield "sources: give events, reviews or both"
-    if sources.events is not None and not config.events.weights:
-        yield (
-            "events.weights is missing: sources.events is given, so name every behaviour it may "
-            "hold with its weight, such as weights = { view = 1.0, buy = 5.0 }"
-        )
-
-
-def _predict_problems(config: Config) -> Iterator[str]:
-    behaviours = [predict.behaviour for predict in config.predict]
-    for n, behaviour in enumerate(behaviours):
-        key = f"predict[{n}].behaviour = {behaviour!r}"
-        if behaviour not in config.events.weights:
-            known = ", ".join(config.events.weights) or "none is given"
-            yield f"{key} is not one of events.weights ({known})"
-        elif config.sources.events is None:
-            yield (
-                f"{key} has nothing to learn from: give sources.events; reviews can be read as "
-                "events too, such as select user_id, item_id, ts, 'review' as behaviour from ..."
-            )
-        if behaviour in behaviours[:n]:
-            yield f"{key} is predicted twice; a behaviour has one horizon"
-
-
-def _campaign_problems(config: Config) -> Iterator[str]:
-    names = [campaign.name for campaign in config.campaign]
-    predicted = [predict.behaviour for predict in config.predict]
-    for n, campaign in enumerate(config.campaign):
-        if campaign.name.lower() in [name.lower() for name in names[:n]]:
-            yield f"campaign[{n}].name = {campaign.name!r} is taken; each needs its own file"
-        if campaign.behaviour not in predicted:
-            yield (
-                f"campaign[{n}].behaviour = {campaign.behaviour!r} is not predicted; predicted "
-                f"behaviours: {', '.join(predicted)}"
-            )
-        if campaign.require_consent and config.sources.users is None:
-            yield (
-                f"campaign[{n}] {campaign.name!r} needs consent, but sources.users is not given: "
-                "give users with a consent column, or state that no consent is needed with "
-                "require_consent = false"
-            )

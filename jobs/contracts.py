@@ -34,6 +34,11 @@ def _kind(kind: Kind, *, required: bool = False) -> dict[str, Any]:
     return {"kind": kind, "required": required}
 
 
+def _number() -> dy.Float64:
+    """A number; one that is not finite comes as null with its raw text, and so breaks a rule."""
+    return dy.Float64(nullable=True, allow_inf=True, allow_nan=True, metadata=_kind("number"))
+
+
 def _read(column: str) -> pl.Expr:
     """True where the cell is empty or was understood."""
     return pl.col("raw").struct.field(column).is_null()
@@ -52,7 +57,7 @@ class Row(dy.Schema):
     """Where a row came from, and the raw text of the cells that were not understood."""
 
     file = dy.String(nullable=True)
-    row = dy.Int64()
+    row = dy.Int64(nullable=True)
     raw = dy.Any()  # a struct of strings: one field per column that is not mere text
 
 
@@ -106,7 +111,7 @@ class Items(OfItem, Created):
     description = dy.String(nullable=True, metadata=_kind("text"))
     category = dy.String(nullable=True, metadata=_kind("text"))
     brand = dy.String(nullable=True, metadata=_kind("text"))
-    price = dy.Float64(nullable=True, metadata=_kind("number"))
+    price = _number()
     available = dy.Bool(nullable=True, metadata=_kind("flag"))
 
     @dy.rule()
@@ -167,7 +172,7 @@ class Events(Dated):
     """Events: what users did."""
 
     behaviour = dy.Any(metadata=_kind("behaviour", required=True))
-    value = dy.Float64(nullable=True, metadata=_kind("number"))
+    value = _number()
 
     @dy.rule()
     def unknown_behaviour(cls) -> pl.Expr:
@@ -190,7 +195,7 @@ class Reviews(Dated):
 
     text = dy.String(nullable=True, metadata=_kind("text"))
     title = dy.String(nullable=True, metadata=_kind("text"))
-    rating = dy.Float64(nullable=True, metadata=_kind("number"))
+    rating = _number()
 
     @dy.rule()
     def rating_not_a_number(cls) -> pl.Expr:
@@ -233,18 +238,23 @@ def cells(contract: type[Row]) -> list[Cell]:
     ]
 
 
-def column_of(rule: str) -> str | None:
-    """The column a rule is about; None when about the whole row.
+def column_of(rule: str, contract: type[Row]) -> str | None:
+    """The column that a rule of a contract is about; None when about the whole row.
 
-    >>> column_of("missing_time"), column_of("price_not_a_number"), column_of("exact_duplicate")
-    ('ts', 'price', None)
+    >>> column_of("missing_time", Events), column_of("price_not_a_number", Items)
+    ('ts', 'price')
+    >>> column_of("duplicate_id", Users), column_of("exact_duplicate", Events)
+    ('user_id', None)
     """
-    if rule.endswith("_time") and "_not_a_" not in rule:
-        return "ts"
-    if rule in ("duplicate_id", "exact_duplicate"):
-        return None
-    known = {"unknown_item": "item_id", "unknown_behaviour": "behaviour"}
-    return known.get(rule) or rule.split("_not_a_")[0].removeprefix("missing_")
+    named = {
+        "duplicate_id": cells(contract)[0].name,
+        "exact_duplicate": None,
+        "missing_time": "ts",
+        "unparseable_time": "ts",
+        "unknown_item": "item_id",
+        "unknown_behaviour": "behaviour",
+    }
+    return named[rule] if rule in named else rule.split("_not_a_")[0].removeprefix("missing_")
 
 
 def _with_attributes(base: type[Row], names: Sequence[str]) -> type[Row]:

@@ -53,6 +53,21 @@ class NothingToDo(NightrankError):
     exit_code = 99
 
 
+# Exit codes for the errors of the rooms below, which know nothing of exit codes: 2 the
+# configuration, 3 the data, 5 the machine or what is stored on it.
+ROOM_ERRORS = {
+    "embed.text.TemplateError": 2,
+    "embed.encoder.EncoderNotFound": 2,
+    "embed.encoder.EncoderError": 2,
+    "embed.cache.DamagedShard": 5,
+    "index.store.DamagedIndex": 5,
+    "index.store.ConflictingFaiss": 5,
+    "rank.model.TooFewPositives": 3,
+    "rank.calibrate.CannotCalibrate": 3,
+    "rank.model.DamagedModel": 5,
+}
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Lay rows out as aligned plain text for an error message.
 

@@ -93,8 +93,6 @@ def _connection(root: Path, attach: dict[str, str]) -> Iterator[duckdb.DuckDBPyC
     """An in-memory database that reads paths from `root` and keeps times in UTC."""
     con = duckdb.connect()
     try:
-        # Else a table name in SQL could mean a variable of this program.
-        con.execute("set python_enable_replacements = false")
         con.execute("set TimeZone = 'UTC'")
         con.execute(f"set file_search_path = {quoted(str(root))}")
         for name, target in attach.items():
@@ -137,7 +135,7 @@ def _read_sql(
         statements = con.extract_statements(text)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise ConfigError(f"{where}: the SQL must be a single select statement")
-        relation = con.sql(text)
+        relation = con.sql(_without_end(text))
         read, ignored = _cast(relation, contract, where)
         rows = read.pl()
     except duckdb.IOException as error:
@@ -145,6 +143,16 @@ def _read_sql(
     except duckdb.Error as error:
         raise ConfigError(f"{where}: DuckDB rejects the SQL: {error}") from None
     return _placed(rows, contract, ignored)
+
+
+def _without_end(text: str) -> str:
+    """SQL without closing semicolons and comments, which could not stand in a larger query."""
+    code = text.encode()
+    for start, kind in reversed(duckdb.tokenize(text)):
+        if kind != duckdb.token_type.comment and code[start : start + 1] != b";":
+            break
+        code = code[:start]
+    return code.decode()
 
 
 def _read_file(

@@ -1,0 +1,67 @@
+"""What keys of a configuration say of each other, each right by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobs.config import Config
+
+
+def contradictions(config: Config) -> Iterator[str]:
+    """A sentence for everything that does not fit together, naming key and value."""
+    yield from _source_problems(config)
+    yield from _predict_problems(config)
+    yield from _campaign_problems(config)
+
+
+def _source_problems(config: Config) -> Iterator[str]:
+    sources = config.sources
+    if sources.events is None and sources.reviews is None:
+        yield "sources: give events, reviews or both"
+    if config.users.attributes and sources.users is None:
+        yield f"users.attributes = {config.users.attributes!r} needs sources.users to hold them"
+    if sources.events is not None and not config.events.weights:
+        yield (
+            "events.weights is missing: sources.events is given, so name every behaviour it may "
+            "hold with its weight, such as weights = { view = 1.0, buy = 5.0 }"
+        )
+
+
+def _predict_problems(config: Config) -> Iterator[str]:
+    behaviours = [predict.behaviour for predict in config.predict]
+    for n, behaviour in enumerate(behaviours):
+        key = f"predict[{n}].behaviour = {behaviour!r}"
+        if behaviour not in config.events.weights:
+            known = ", ".join(config.events.weights) or "none is given"
+            yield f"{key} is not one of events.weights ({known})"
+        elif config.sources.events is None:
+            yield (
+                f"{key} has nothing to learn from: give sources.events; reviews can be read as "
+                "events too, such as select user_id, item_id, ts, 'review' as behaviour from ..."
+            )
+        if behaviour in behaviours[:n]:
+            yield f"{key} is predicted twice; a behaviour has one horizon"
+
+
+def _campaign_problems(config: Config) -> Iterator[str]:
+    names = [campaign.name for campaign in config.campaign]
+    predicted = [predict.behaviour for predict in config.predict]
+    for n, campaign in enumerate(config.campaign):
+        if campaign.name.lower() in [name.lower() for name in names[:n]]:
+            yield f"campaign[{n}].name = {campaign.name!r} is taken; each needs its own file"
+        if campaign.behaviour not in predicted:
+            yield (
+                f"campaign[{n}].behaviour = {campaign.behaviour!r} is not predicted; predicted "
+                f"behaviours: {', '.join(predicted)}"
+            )
+        if (after := campaign.cool_off_after) and after not in config.events.weights:
+            known = ", ".join(config.events.weights)
+            yield f"campaign[{n}].cool_off_after = {after!r} is not one of events.weights ({known})"
+        if campaign.require_consent and config.sources.users is None:
+            yield (
+                f"campaign[{n}] {campaign.name!r} needs consent, but sources.users is not given: "
+                "give users with a consent column, or state that no consent is needed with "
+                "require_consent = false"
+            )
