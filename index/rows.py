@@ -75,7 +75,8 @@ def compact(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Move the kept entries of each row to the front, in order, and cut to `k` with padding.
 
-    >>> compact(np.array([[5, 6, 7]]), np.array([[.9, .8, .7]]), np.array([[False, True, True]]), 2)[0]
+    >>> keep = np.array([[False, True, True]])
+    >>> compact(np.array([[5, 6, 7]]), np.array([[0.9, 0.8, 0.7]]), keep, 2)[0]
     array([[6, 7]], dtype=int32)
     """
     order = np.argsort(~keep, axis=1, kind="stable")[:, :k]

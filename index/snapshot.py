@@ -67,15 +67,8 @@ class Snapshot:
     @cached_property
     def affinity(self) -> sp.csr_array:
         """(n_users, n_items): the decayed weights of a user's events on an item, summed."""
-        behaviours = pl.Series(list(self.weights.behaviours), dtype=pl.String)
-        worth = (
-            self.events.get_column("behaviour")
-            .cast(pl.String)
-            .replace_strict(
-                behaviours, list(self.weights.behaviours.values()), return_dtype=pl.Float64
-            )
-            .to_numpy()
-        )
+        behaviours = self.events.get_column("behaviour").cast(pl.String)
+        worth = behaviours.replace_strict(self.weights.behaviours, return_dtype=pl.Float64).to_numpy()
         decay = decayed(self.events.get_column("ts"), self.as_of, self.weights.half_life_days)
         return _user_matrix(self.events, worth * decay, self.events.get_column("item"), self.shape)
 

@@ -211,9 +211,6 @@ def _text_counts(embedded: dict[str, EmbeddedTexts]) -> pl.DataFrame:
         (source, len(found.vectors), found.encoded, found.cached, found.empty)
         for source, found in embedded.items()
     ]
-    columns = ["source", "texts", "encoded", "cached", "empty"]
-    return pl.DataFrame(
-        rows,
-        dict.fromkeys(columns[:1], pl.String) | dict.fromkeys(columns[1:], pl.Int64),
-        orient="row",
-    )
+    names = ["texts", "encoded", "cached", "empty"]
+    schema = {"source": pl.String} | dict.fromkeys(names, pl.Int64)
+    return pl.DataFrame(rows, schema, orient="row")

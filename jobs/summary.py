@@ -32,7 +32,8 @@ select category, behaviour, round(sum(probability), 1) as expected
 from predictions join items using (item_id) group by all order by expected desc limit 10;""",
     "users for a campaign": """
 select user_id, max(probability) as best
-from predictions join users using (user_id) where consent group by all order by best desc limit 10;""",
+from predictions join users using (user_id) where consent
+group by all order by best desc limit 10;""",
 }
 
 

@@ -56,3 +56,6 @@ class Calibration:
         from scipy.special import expit
 
         return np.asarray(expit(self.slope * log_odds + self.intercept))
+
+
+IDENTITY = Calibration(slope=1.0, intercept=0.0)

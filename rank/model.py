@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rank.calibrate import Calibration, Floats
+from rank.calibrate import IDENTITY, Calibration, Floats
 
 Labels = NDArray[np.bool_]
 
@@ -63,7 +63,7 @@ class Model:
     trees: str
     features: tuple[str, ...]
     negative_share: float
-    calibration: Calibration = Calibration(slope=1.0, intercept=0.0)
+    calibration: Calibration = IDENTITY
     threshold: float = 0.5
 
     def score(self, features: pl.DataFrame, *, threads: int) -> Floats:
