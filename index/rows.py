@@ -44,9 +44,8 @@ def top_k(scores: sp.csr_array, k: int) -> tuple[NDArray[np.int32], NDArray[np.f
     """
     coordinates = scores.tocoo()
     positive = coordinates.data > 0
-    rows, columns, values = (
-        a[positive] for a in (coordinates.row, coordinates.col, coordinates.data)
-    )
+    rows, columns = coordinates.row[positive], coordinates.col[positive]
+    values = coordinates.data[positive].astype(np.float32)
     return scatter_top_k(rows, columns, values, n_rows=scores.shape[0], k=k)
 
 

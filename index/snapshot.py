@@ -68,7 +68,9 @@ class Snapshot:
     def affinity(self) -> sp.csr_array:
         """(n_users, n_items): the decayed weights of a user's events on an item, summed."""
         behaviours = self.events.get_column("behaviour").cast(pl.String)
-        worth = behaviours.replace_strict(self.weights.behaviours, return_dtype=pl.Float64).to_numpy()
+        worth = behaviours.replace_strict(
+            self.weights.behaviours, return_dtype=pl.Float64
+        ).to_numpy()
         decay = decayed(self.events.get_column("ts"), self.as_of, self.weights.half_life_days)
         return _user_matrix(self.events, worth * decay, self.events.get_column("item"), self.shape)
 
@@ -114,7 +116,8 @@ class Snapshot:
         half_life = self.weights.popular_half_life_days
         decay = decayed(self.events.get_column("ts"), self.as_of, half_life)
         items = self.events.get_column("item").to_numpy()
-        return np.bincount(items, weights=decay, minlength=self.shape[1])
+        counts = np.bincount(items, weights=decay, minlength=self.shape[1])
+        return counts.astype(np.float64)
 
     def profiles(self, users: NDArray[np.int32]) -> Vectors:
         """(len(users), d): each user's decayed mean of item and own review texts, unit length.
@@ -146,7 +149,8 @@ def unit_rows(vectors: Vectors) -> Vectors:
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    zero = np.zeros_like(vectors)
+    return np.asarray(np.divide(vectors, length, out=zero, where=length > 0))
 
 
 def strongest(matrix: sp.csr_array, k: int) -> sp.csr_array:

@@ -42,7 +42,7 @@ def select_list(connection: duckdb.DuckDBPyConnection, campaign: CampaignConfig)
         campaign, run_id, as_of, user_id, place, item_id, title, behaviour, horizon_days,
         probability, generators.
     """
-    return connection.sql(
+    lines: pl.DataFrame = connection.sql(
         _LIST,
         params={
             "campaign": campaign.name,
@@ -54,6 +54,7 @@ def select_list(connection: duckdb.DuckDBPyConnection, campaign: CampaignConfig)
             "items_per_user": campaign.items_per_user,
         },
     ).pl()
+    return lines
 
 
 def export(

@@ -94,7 +94,7 @@ def export(config: ConfigFile, home: Home = None) -> None:
     night = _night(config, None, Path(), home)
     current = night.home / publish.CURRENT
     with publish.open_scores(current) as connection:
-        (run_id,) = connection.sql("select run_id from runs").fetchone() or ("",)
+        run_id = connection.sql("select run_id from runs").pl().item()
     summary.show_lists(nightly.export(night, current, run_id))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 import polars as pl
@@ -123,9 +123,9 @@ class State:
             if not wanted.repeats:
                 is_it = pl.col("behaviour").cast(pl.String) == wanted.behaviour
                 pairs = self.inputs.events.filter(is_it).select("user", "item").unique()
-                places = tuple(pairs.get_column(n).to_numpy() for n in ("user", "item"))
-                ones = np.ones(len(pairs), dtype=np.float32)
-                matrices[wanted.behaviour] = sp.csr_array((ones, places), shape=shape)
+                user, item = (pairs.get_column(n).to_numpy() for n in ("user", "item"))
+                ones: NDArray[np.float32] = np.ones(len(pairs), dtype=np.float32)
+                matrices[wanted.behaviour] = sp.csr_array((ones, (user, item)), shape=shape)
         return matrices
 
     @cached_property
@@ -192,7 +192,4 @@ class State:
         shape = (len(self.inputs.users), len(self.inputs.items))
         if len(self.done) < len(self.material.config.predict):
             return sp.csr_array(shape, dtype=np.float32)
-        excluded, *others = self.done.values()
-        for other in others:
-            excluded = excluded.multiply(other)
-        return sp.csr_array(excluded)
+        return reduce(lambda excluded, other: excluded * other, self.done.values())

@@ -208,4 +208,4 @@ def _recall_by_generator(
 
 
 def _log_popularity(outcome: pl.DataFrame) -> Floats:
-    return np.log1p(outcome.get_column("popularity").to_numpy())
+    return np.asarray(np.log1p(outcome.get_column("popularity").to_numpy()))

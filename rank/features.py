@@ -163,7 +163,8 @@ def _cosines(
     cosines = np.empty((len(items), queries.shape[1]), dtype=np.float32)
     for query, start, end in zip(queries, starts, [*starts[1:], len(items)], strict=True):
         np.matmul(rows[items[start:end]], query.T, out=cosines[start:end])
-    cosines[~rows.any(axis=1)[items]] = np.nan
+    textless = np.asarray(~rows.any(axis=1))
+    cosines[textless[items]] = np.nan
     empty = np.repeat(~queries.any(axis=2), np.diff([*starts, len(items)]), axis=0)
     cosines[empty] = np.nan
     return cosines
@@ -173,4 +174,5 @@ def _nan_mean(values: Values) -> Values:
     known = ~np.isnan(values)
     total = np.where(known, values, 0.0).sum(axis=1)
     count = known.sum(axis=1)
-    return np.divide(total, count, out=np.full(len(values), np.nan, np.float32), where=count > 0)
+    unknown = np.full(len(values), np.nan, dtype=np.float32)
+    return np.asarray(np.divide(total, count, out=unknown, where=count > 0))

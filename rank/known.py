@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from rank.projection import Projection
 
 Values = NDArray[np.float32]
-Columns = dict[str, NDArray[np.float32]]
+# One value for each row; counts may be integers until a frame of features is made.
+Columns = dict[str, NDArray[Any]]
 
 DAYS = (1, 7, 30, 90)
 LAST_ITEMS = 10
@@ -99,7 +101,7 @@ class Known:
     def log_price(self) -> Values:
         """(n_items,) log(1 + price), NaN without a price."""
         price = self.items.get_column("price").cast(pl.Float64).fill_null(np.nan).to_numpy()
-        return np.log1p(np.maximum(price, 0.0)).astype(np.float32)
+        return np.asarray(np.log1p(np.maximum(price, 0.0)), dtype=np.float32)
 
     @cached_property
     def usual_log_price(self) -> Values:
@@ -108,7 +110,7 @@ class Known:
         weight = self.affinity @ priced.astype(np.float32)
         total = self.affinity @ np.where(priced, self.log_price, 0.0).astype(np.float32)
         unknown = np.full(len(weight), np.nan, dtype=np.float32)
-        return np.divide(total, weight, out=unknown, where=weight > 0)
+        return np.asarray(np.divide(total, weight, out=unknown, where=weight > 0))
 
     @cached_property
     def kinds(self) -> dict[str, "Kind"]:
@@ -145,7 +147,8 @@ class Known:
         member = sp.csr_array((ones, places), shape=(self.size(of), len(rows)))
         total = np.asarray(member @ self.review_vectors, dtype=np.float32)
         length = np.linalg.norm(total, axis=1, keepdims=True)
-        return np.divide(total, length, out=np.zeros_like(total), where=length > 0)
+        zero = np.zeros_like(total)
+        return np.asarray(np.divide(total, length, out=zero, where=length > 0))
 
     @cached_property
     def projected_items(self) -> Values:

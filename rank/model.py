@@ -77,7 +77,7 @@ class Model:
         booster = lightgbm.Booster(model_str=self.trees)
         matrix = features.select(self.features).to_numpy()
         raw = booster.predict(matrix, raw_score=True, num_threads=threads)
-        return np.asarray(raw, dtype=np.float64) + np.log(self.negative_share)
+        return np.asarray(raw + np.log(self.negative_share), dtype=np.float64)
 
     def calibrated(self, calibration: Calibration, threshold: float) -> "Model":
         """The same model with its calibration."""

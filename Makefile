@@ -1,0 +1,30 @@
+# Each target makes what it needs: `make demo` and `make test` work on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+ENCODERS_FROM_PACKAGES := HF_HUB_OFFLINE=1
+
+.PHONY: demo test lint check wheel
+
+demo: .venv/installed
+	$(ENCODERS_FROM_PACKAGES) $(BIN)/nightrank demo
+
+test: .venv/installed
+	$(ENCODERS_FROM_PACKAGES) $(BIN)/python -m pytest -q tests embed index rank jobs --doctest-modules
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+wheel: .venv/installed
+	$(BIN)/pip wheel -q --no-deps -w dist .
+
+# torch comes first and alone: a looser request would choose another, much larger build.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install -q -c constraints.txt -e ".[cpu,packaged,dev]"
+	touch $@
