@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENCODERS_FROM_PACKAGES := HF_HUB_OFFLINE=1
 
-.PHONY: demo test lint check wheel
+.PHONY: demo test lint check
 
 demo: .venv/installed
 	$(ENCODERS_FROM_PACKAGES) $(BIN)/nightrank demo
@@ -18,9 +18,6 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 
 check: lint test
-
-wheel: .venv/installed
-	$(BIN)/pip wheel -q --no-deps -w dist .
 
 # torch comes first and alone: a looser request would choose another, much larger build.
 .venv/installed: pyproject.toml constraints.txt

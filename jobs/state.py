@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, reduce
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -192,4 +192,9 @@ class State:
         shape = (len(self.inputs.users), len(self.inputs.items))
         if len(self.done) < len(self.material.config.predict):
             return sp.csr_array(shape, dtype=np.float32)
-        return reduce(lambda excluded, other: excluded * other, self.done.values())
+        excluded, *others = self.done.values()
+        for other in others:
+            kept = contains(other, *excluded.nonzero())
+            places = tuple(axis[kept] for axis in excluded.nonzero())
+            excluded = sp.csr_array((np.ones(kept.sum(), np.float32), places), shape=shape)
+        return excluded

@@ -70,7 +70,9 @@ def kinds(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     columns: Columns = {}
     for name, kind in known.kinds.items():
         code = kind.code[items]
-        liked = np.asarray(kind.affinity[users, np.maximum(code, 0)]).ravel()
+        # Of no pairs at all, scipy raises.
+        found = kind.affinity[users, np.maximum(code, 0)] if len(users) else users
+        liked = np.asarray(found).ravel()
         share = np.divide(liked, total, out=np.zeros(len(users)), where=total > 0)
         columns[f"affinity_{name}"] = np.where(code < 0, np.nan, share)
     return columns
@@ -161,11 +163,12 @@ def _cosines(
         (n, q) float32.
     """
     cosines = np.empty((len(items), queries.shape[1]), dtype=np.float32)
-    for query, start, end in zip(queries, starts, [*starts[1:], len(items)], strict=True):
+    bounds = np.append(starts, len(items))
+    for query, start, end in zip(queries, bounds[:-1], bounds[1:], strict=True):
         np.matmul(rows[items[start:end]], query.T, out=cosines[start:end])
     textless = np.asarray(~rows.any(axis=1))
     cosines[textless[items]] = np.nan
-    empty = np.repeat(~queries.any(axis=2), np.diff([*starts, len(items)]), axis=0)
+    empty = np.repeat(~queries.any(axis=2), np.diff(bounds), axis=0)
     cosines[empty] = np.nan
     return cosines
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -74,6 +75,8 @@ class Model:
         """
         import lightgbm
 
+        if features.is_empty():  # LightGBM refuses a matrix without rows
+            return np.zeros(0)
         booster = lightgbm.Booster(model_str=self.trees)
         matrix = features.select(self.features).to_numpy()
         raw = booster.predict(matrix, raw_score=True, num_threads=threads)
@@ -160,7 +163,7 @@ def train(
     return Model(
         behaviour=behaviour,
         horizon_days=horizon_days,
-        trees=booster.model_to_string(num_iteration=booster.best_iteration),
+        trees=_without_threads(booster.model_to_string(num_iteration=booster.best_iteration)),
         features=tuple(names),
         negative_share=negative_share,
     )
@@ -182,6 +185,11 @@ def _lightgbm_parameters(parameters: Hyperparameters) -> dict[str, object]:
         "force_row_wise": True,
         "verbosity": -1,
     }
+
+
+def _without_threads(trees: str) -> str:
+    """The text minus the one parameter that may differ from machine to machine."""
+    return re.sub(r"^\[num_threads: \d+\]\n", "", trees, flags=re.MULTILINE)
 
 
 def _sha256(text: str) -> str:

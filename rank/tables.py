@@ -73,16 +73,20 @@ def item_attributes(known: Known) -> Columns:
 
 
 def user_attributes(known: Known) -> Columns:
-    """Numbers as they are; for a text, the mean affinity of the users who share it."""
+    """Numbers as they are; for a text, the mean affinity of the known users who share it."""
+    since = known.users.get_column("known_since")
+    present = since.is_null() | (since < known.as_of)
     columns: Columns = {}
     for name in known.user_attributes:
         values = known.users.get_column(name)
         if values.dtype == pl.String:
             activity = pl.Series(known.affinity.sum(axis=1))
-            mean = pl.DataFrame({"value": values, "activity": activity}).select(
-                pl.when(pl.col("value").is_not_null()).then(pl.col("activity").mean().over("value"))
+            shared = pl.DataFrame({"value": values, "activity": activity}).filter(present)
+            mean = shared.drop_nulls("value").group_by("value").agg(pl.col("activity").mean())
+            joined = values.to_frame("value").join(
+                mean, on="value", how="left", maintain_order="left"
             )
-            values = mean.to_series()
+            values = joined.get_column("activity")
         columns[f"user_{name}"] = numbers(values)
     return columns
 
