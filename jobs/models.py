@@ -36,9 +36,7 @@ def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
         "as_of": trained.as_of.isoformat(),
         "behaviours": [model.behaviour for model in trained.models],
         "trained_for": trained_for,
-        "sha256": {
-            name: _sha256(building / name) for name in ("projection.npz", "metrics.parquet")
-        },
+        "sha256": {path.name: _sha256(path) for path in sorted(building.iterdir())},
     }
     (building / "model.json").write_text(json.dumps(described, indent=2))
     building.rename(folder)

@@ -191,7 +191,8 @@ class State:
         """What no predicted behaviour may be proposed for."""
         shape = (len(self.inputs.users), len(self.inputs.items))
         if len(self.done) < len(self.material.config.predict):
-            return sp.csr_array(shape, dtype=np.float32)
+            nothing = np.empty(0, dtype=np.int32)
+            return sp.csr_array((np.empty(0, np.float32), (nothing, nothing)), shape=shape)
         excluded, *others = self.done.values()
         for other in others:
             kept = contains(other, *excluded.nonzero())

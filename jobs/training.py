@@ -50,7 +50,8 @@ class Trained:
     @property
     def version(self) -> str:
         """Day and content: the same inputs and seed give the same version."""
-        content = hashlib.sha256(repr((self.models, self.projection.components)).encode())
+        content = hashlib.sha256(repr(self.models).encode())
+        content.update(self.projection.mean.tobytes() + self.projection.components.tobytes())
         return f"{self.as_of:%Y%m%d}-{content.hexdigest()[:8]}"
 
 

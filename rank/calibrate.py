@@ -14,7 +14,7 @@ class CannotCalibrate(Exception):
 
 @dataclass(frozen=True)
 class Calibration:
-    """Probability = sigmoid(slope * log-odds + intercept), a strictly rising function.
+    """Probability = sigmoid(slope * log-odds + intercept), a function that never falls.
 
     Platt, Probabilistic outputs for support vector machines, 1999, on the logit scale.
     """
@@ -25,6 +25,9 @@ class Calibration:
     @classmethod
     def fit(cls, log_odds: Floats, happened: NDArray[np.bool_]) -> "Calibration":
         """Maximum likelihood on a window of its own; the mean probability is the base rate.
+
+        Log-odds that rank worse than chance there are not turned round: all probabilities are
+        then the base rate.
 
         Args:
             log_odds: (n,) what the model says.
@@ -45,6 +48,8 @@ class Calibration:
         scaled = ((log_odds - centre) / spread)[:, None]
         fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(scaled, happened)
         slope = float(fitted.coef_[0, 0]) / spread
+        if slope <= 0:
+            return cls(slope=0.0, intercept=float(np.log(positives / (len(happened) - positives))))
         return cls(slope=slope, intercept=float(fitted.intercept_[0]) - slope * centre)
 
     def __call__(self, log_odds: Floats) -> Floats:

@@ -58,3 +58,11 @@ def test_identity_is_the_logistic_function() -> None:
 def test_one_outcome_cannot_be_calibrated(outcome: bool) -> None:
     with pytest.raises(CannotCalibrate, match=f"{8 * outcome} of 8 pairs .* longer horizon"):
         Calibration.fit(np.arange(8.0), np.full(8, outcome))
+
+
+def test_a_score_worse_than_chance_is_not_turned_round() -> None:
+    rng = np.random.default_rng(0)
+    log_odds = rng.normal(size=4000)
+    happened = rng.uniform(size=4000) < 1 / (1 + np.exp(log_odds + 1))
+    calibration = Calibration.fit(log_odds, happened)
+    np.testing.assert_allclose(calibration(log_odds), happened.mean())

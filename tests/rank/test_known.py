@@ -3,6 +3,8 @@ from datetime import timedelta
 
 import numpy as np
 import polars as pl
+import pytest
+import scipy.sparse as sp
 
 from rank.known import LAST_ITEMS, Known, PairTable
 
@@ -60,6 +62,20 @@ def test_mean_review_vectors_are_unit_length_or_zero(known: Known) -> None:
             length = np.linalg.norm(total)
             np.testing.assert_allclose(mean, total / length if length else 0 * total, atol=1e-6)
     assert not known.user_review_vectors[-1].any()
+
+
+def test_the_usual_price_is_weighted_and_skips_items_without_one(known: Known) -> None:
+    prices = [None, 0.0, np.e - 1, *[9.0] * 13]  # logarithms: unknown, 0, 1, ...
+    affinity = sp.lil_array((12, 16), dtype=np.float32)
+    affinity[0, :3] = [5.0, 0.03, 0.01]
+    affinity[1, 0] = 5.0
+    shop = replace(
+        known,
+        items=known.items.with_columns(price=pl.Series(prices, dtype=pl.Float64)),
+        affinity=sp.csr_array(affinity),
+    )
+    assert shop.usual_log_price[0] == pytest.approx(0.25, abs=1e-5)
+    assert np.isnan(shop.usual_log_price[1:]).all()
 
 
 def test_keys_of_pairs_do_not_overflow() -> None:

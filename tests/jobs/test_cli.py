@@ -1,0 +1,98 @@
+"""The command line as a person or a scheduler meets it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nights import SHOP, write_night
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def nightrank(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"} | variables
+    command = [sys.executable, "-m", "jobs.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys, json, jobs.cli\n"
+        "try: jobs.cli.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert "typer" in loaded
+    assert not loaded & {"torch", "faiss", "lightgbm", "duckdb", "polars", "pydantic", "numpy"}
+    assert "Do a whole night" in done.stdout
+
+
+def test_a_whole_night_then_its_parts(tmp_path) -> None:
+    night = write_night(tmp_path)
+    config, home = night.root / "small.toml", tmp_path / "home"
+    where = ("--as-of", "2025-06-01", "--root", night.root, "--home", home)
+    assert nightrank("status", config, "--home", home).stdout.startswith("nothing is published")
+    missing = nightrank("score", config, *where)
+    assert missing.returncode == 4
+    assert "nightrank train" in missing.stderr
+    trained = nightrank("train", config, *where)
+    assert trained.returncode == 0, trained.stderr
+    assert "normalised_entropy" in trained.stdout
+    scored = nightrank("score", config, *where)
+    assert scored.returncode == 0, scored.stderr
+    for said in ("Rows", "Texts", "Stages", "campaign summer", "predictions", "select"):
+        assert said in scored.stdout
+    (listed,) = (home / "campaigns" / "summer").glob("*.csv")
+    content = listed.read_bytes()
+    listed.unlink()
+    assert nightrank("export", config, "--home", home).returncode == 0
+    assert listed.read_bytes() == content
+    status = nightrank("status", config, "--home", home)
+    assert "Current night" in status.stdout
+    assert "model" in status.stdout
+
+
+def test_the_effective_configuration_shows_defaults_and_environment(tmp_path) -> None:
+    (tmp_path / "small.toml").write_text(SHOP)
+    shown = nightrank(
+        "config", tmp_path / "small.toml", NIGHTRANK__SCORING__USERS_PER_SHARD="77"
+    ).stdout
+    assert "users_per_shard = 77" in shown
+    assert "max_quarantined_share = 0.05" in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (("horizon_days = 14", "horizon_dais = 14"), 2, "horizon_days"),
+        (('"items.parquet"', '"gone.parquet"'), 4, "gone.parquet"),
+        (('"items.parquet"', "\"select 1 as item from 'items.parquet'\""), 3, "item_id"),
+        (('"packaged/wordllama"', '"no/such-model"'), 2, "no/such-model"),
+    ],
+)
+def test_what_a_user_can_mend_has_a_code_and_a_sentence(
+    tmp_path, change: tuple[str, str], code: int, said: str
+) -> None:
+    night = write_night(tmp_path, SHOP)
+    config = night.root / "small.toml"
+    config.write_text(SHOP.replace(*change))
+    done = nightrank(
+        "run", config, "--as-of", "2025-06-01", "--root", night.root, "--home", tmp_path / "h"
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unreadable_date_is_named(tmp_path) -> None:
+    (tmp_path / "small.toml").write_text(SHOP)
+    done = nightrank("run", tmp_path / "small.toml", "--as-of", "tomorrow")
+    assert done.returncode == 2
+    assert "tomorrow" in done.stderr

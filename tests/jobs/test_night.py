@@ -1,0 +1,249 @@
+"""One whole night of a small shop with the real encoder, FAISS, LightGBM and DuckDB."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from nights import AS_OF, SHOP, read, small_shop, with_config, write_night
+from polars.testing import assert_frame_equal
+
+from index.store import VectorIndex
+from jobs import models, nightly, publish
+from jobs.errors import InputMissing
+from jobs.nightly import Night, Outcome
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Night, Outcome]:
+    night = write_night(tmp_path_factory.mktemp("night"))
+    return night, nightly.run(night)
+
+
+def test_each_row_of_the_predictions_is_a_distinct_pair_with_a_probability(done) -> None:
+    night, outcome = done
+    rows = read(night, "select * from predictions")
+    assert len(rows) == outcome.predictions > 10_000
+    assert rows.columns == [
+        "run_id", "as_of", "user_id", "item_id", "behaviour", "horizon_days", "position",
+        "score", "probability", "generators", "model_version", "scored_at",
+    ]  # fmt: skip
+    assert rows.select("user_id", "item_id", "behaviour").is_duplicated().sum() == 0
+    assert rows.get_column("probability").is_between(0, 1, closed="none").all()
+    assert set(rows.get_column("behaviour")) == {"click", "purchase"}
+    assert rows.get_column("generators").list.len().min() >= 1
+    assert rows.null_count().sum_horizontal().item() == 0
+
+
+def test_positions_follow_the_probability(done) -> None:
+    night, _ = done
+    wrong = read(
+        night,
+        """
+        select count(*) as n from (
+            select probability < lead(probability) over w as rising,
+                   lead(position) over w <> position + 1 as gap
+            from predictions window w as (partition by user_id, behaviour order by position)
+        ) where rising or gap
+        """,
+    )
+    assert wrong.item() == 0
+
+
+def test_every_known_user_is_scored_the_inactive_ones_too(done) -> None:
+    night, _ = done
+    users = small_shop().users.filter(pl.col("created_at") < AS_OF).get_column("user_id")
+    scored = read(night, "select distinct user_id from predictions").get_column("user_id")
+    assert set(scored) == set(users)
+    active = small_shop().events.filter(pl.col("ts") < AS_OF).get_column("user_id")
+    assert len(set(users) - set(active)) > 0
+
+
+def test_nothing_bought_before_and_nothing_unavailable_is_proposed(done) -> None:
+    night, _ = done
+    proposed = read(night, "select user_id, item_id from predictions where behaviour = 'purchase'")
+    bought = small_shop().events.filter(pl.col("behaviour") == "purchase", pl.col("ts") < AS_OF)
+    assert proposed.join(bought, on=["user_id", "item_id"], how="semi").is_empty()
+    gone = "select count(*) as n from predictions join items using (item_id) where not available"
+    assert read(night, gone).item() == 0
+    assert (~small_shop().items.get_column("available")).sum() > 0
+
+
+def test_a_new_item_without_events_is_proposed_by_its_text(done) -> None:
+    night, _ = done
+    found = read(
+        night,
+        f"""
+        select generators from predictions where behaviour = 'click' and item_id not in
+            (select item_id from '{night.root}/events.parquet'
+             where item_id is not null and ts < timestamp '{AS_OF}')
+        """,
+    )
+    new = small_shop().items.filter(pl.col("created_at") < AS_OF, pl.col("available"))
+    seen = small_shop().events.filter(pl.col("ts") < AS_OF).get_column("item_id")
+    assert (len(found) > 0) == (len(set(new.get_column("item_id")) - set(seen)) > 0)
+    assert set(found.get_column("generators").explode()) <= {"nearest"}
+
+
+def test_a_second_run_encodes_nothing_and_gives_the_same_bits(done) -> None:
+    night, outcome = done
+    again = nightly.run(replace(night, started_at=night.started_at + timedelta(seconds=1)))
+    assert again.prepared.texts.get_column("encoded").sum() == 0
+    assert outcome.prepared.texts.get_column("encoded").sum() > 0
+    assert again.trained.version == outcome.trained.version
+    assert again.scores != outcome.scores
+    sql = "select * exclude (run_id, scored_at) from predictions"
+    frames = []
+    for path in (outcome.scores, again.scores):
+        with publish.open_scores(path) as connection:
+            frames.append(connection.sql(sql).pl())
+    assert_frame_equal(*frames, check_exact=True)
+    assert (night.home / publish.CURRENT).resolve() == again.scores.resolve()
+
+
+def test_training_again_from_the_same_rows_gives_the_same_models(done) -> None:
+    night, outcome = done
+    trained = nightly.train(night, nightly.prepare(night))
+    assert trained.version == outcome.trained.version
+    assert trained.models == outcome.trained.models
+
+
+def test_shards_and_threads_do_not_change_a_bit(done) -> None:
+    night, outcome = done
+    scoring = night.config.scoring.model_copy(update={"users_per_shard": 17, "threads": 1})
+    trained = nightly.train_models(
+        replace(outcome.prepared.material, config=with_config(night, scoring=scoring).config),
+        night.as_of,
+    )
+    assert [m.trees for m in trained.models] == [m.trees for m in outcome.trained.models]
+
+
+def test_the_models_beat_popularity_on_the_test_window(done) -> None:
+    _, outcome = done
+    values = {
+        (row["behaviour"], row["model"], row["metric"]): row["value"]
+        for row in outcome.trained.metrics.filter(pl.col("segment") == "all").iter_rows(named=True)
+    }
+    for metric in ("normalised_entropy", "log_loss"):
+        ours, theirs = (values["click", model, metric] for model in ("nightrank", "popularity"))
+        assert ours < theirs
+    assert values["click", "nightrank", "ndcg@10"] > values["click", "popularity", "ndcg@10"]
+
+
+def test_reported_metrics_are_those_of_the_scored_window_by_sql(done) -> None:
+    """Recall by an independent count: targets from the source file, candidates from the state."""
+    _, outcome = done
+    from jobs.state import State
+
+    start = AS_OF - timedelta(days=14)
+    state = State(outcome.prepared.material, start, outcome.trained.projection)
+    inputs = state.material.inputs
+    pairs = state.candidates(state.users)
+    ids = pl.DataFrame(
+        {
+            "user_id": inputs.users["user_id"].gather(pairs["user"]),
+            "item_id": inputs.items["item_id"].gather(pairs["item"]),
+        }
+    )
+    events = small_shop().events.filter(pl.col("behaviour") == "purchase")
+    users = small_shop().users.filter(pl.col("created_at") < start)
+    before = events.filter(pl.col("ts") < start)
+    targets = (
+        events.filter(pl.col("ts").is_between(start, AS_OF, closed="left"))
+        .join(users, on="user_id", how="semi")
+        .join(before, on=["user_id", "item_id"], how="anti")
+        .select("user_id", "item_id")
+        .unique()
+    )
+    recall = len(targets.join(ids, on=["user_id", "item_id"], how="semi")) / len(targets)
+    reported = outcome.trained.metrics.filter(
+        behaviour="purchase", model="nightrank", segment="all", metric="candidate_recall"
+    )
+    assert reported.get_column("value").item() == pytest.approx(recall)
+
+
+def test_the_saved_indexes_answer_with_rows_of_their_id_files(done) -> None:
+    night, outcome = done
+    folder = night.home / "runs" / outcome.run.run_id / "index"
+    index = VectorIndex.load(folder / "items")
+    rows = pl.read_parquet(folder / "items" / "rows.parquet")
+    vectors = outcome.prepared.material.item_vectors
+    found, similarity = index.search(vectors[index.ids[:3]], 1)
+    np.testing.assert_allclose(similarity.ravel(), 1.0, rtol=1e-5)
+    assert rows.get_column("id").max() >= found.max()
+    assert len(VectorIndex.load(folder / "reviews")) > 0
+
+
+def test_the_quarantine_tells_what_was_wrong(done) -> None:
+    night, _ = done
+    rows = read(night, "select source, rule, value from quarantine")
+    assert {"items", "users", "events", "reviews"} == set(rows.get_column("source"))
+    assert "unknown_behaviour" in rows.get_column("rule").to_list()
+
+
+def test_stages_are_measured(done) -> None:
+    _, outcome = done
+    with publish.open_scores(outcome.scores) as connection:
+        stages = connection.sql("select * from stages").pl()
+    assert stages.get_column("stage").to_list() == ["ingest", "embed", "train", "index", "score"]
+    assert stages.get_column("peak_mib").min() > 50
+
+
+def test_the_file_opens_in_older_engines(done) -> None:
+    _, outcome = done
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute(f"attach '{outcome.scores}' as scores (read_only)")
+        tags = connection.sql(
+            "select tags['storage_version'] from duckdb_databases() where database_name = 'scores'"
+        ).fetchall()
+    assert tags[0][0].startswith("v1.5")
+
+
+def test_an_open_reader_keeps_its_night(done) -> None:
+    night, outcome = done
+    with publish.open_scores(night.home / publish.CURRENT) as reader:
+        before = reader.sql("select run_id from runs").fetchall()
+        publish.make_current(outcome.scores)
+        assert reader.sql("select run_id from runs").fetchall() == before
+
+
+def test_nothing_published_is_said_clearly(tmp_path) -> None:
+    with pytest.raises(InputMissing, match="nothing is published"):
+        publish.open_scores(tmp_path / publish.CURRENT)
+
+
+def test_a_model_from_the_future_or_too_old_or_of_other_settings_is_not_used(done) -> None:
+    night, outcome = done
+    made_for = outcome.prepared.made_for
+
+    def version(as_of: datetime, trained_for: str = made_for) -> str | None:
+        found = models.latest(night.home, as_of, night.config, trained_for=trained_for)
+        return found.version if found else None
+
+    assert version(AS_OF) == version(AS_OF + timedelta(days=6)) == outcome.trained.version
+    assert version(AS_OF - timedelta(days=1)) is None
+    assert version(AS_OF + timedelta(days=7)) is None
+    assert version(AS_OF, trained_for="another") is None
+
+
+def test_a_loaded_model_equals_the_saved_one(done) -> None:
+    night, outcome = done
+    loaded = models.load(night.home / "models" / outcome.trained.version)
+    assert loaded.models == outcome.trained.models
+    assert loaded.version == outcome.trained.version
+    assert_frame_equal(loaded.metrics, outcome.trained.metrics)
+
+
+def test_a_failed_build_leaves_the_current_night(tmp_path, done) -> None:
+    night, _ = done
+    target = (night.home / publish.CURRENT).resolve()
+    broken = SHOP.replace("items.parquet", "nowhere.parquet")
+    (night.root / "broken.toml").write_text(broken)
+    from jobs.config import load_config
+
+    with pytest.raises(InputMissing, match=r"nowhere\.parquet"):
+        nightly.run(replace(night, config=load_config(night.root / "broken.toml")))
+    assert (night.home / publish.CURRENT).resolve() == target
