@@ -22,7 +22,7 @@ SHOWN = (
     "ndcg@10",
     "hr@10",
 )
-_QUESTIONS = {
+QUESTIONS = {
     "the top items of the first user": """
 select position, title, round(probability, 4) as probability
 from predictions join items using (item_id)
@@ -46,8 +46,8 @@ def show_outcome(night: Night, outcome: Outcome) -> None:
     show_lists(outcome.lists)
     show_line("predictions", f"{outcome.predictions:,}", "in", night.home / publish.CURRENT)
     show_line("run", outcome.run.run_id, "with model", outcome.trained.version)
-    print("\nThree things to ask it (duckdb -readonly", f"{night.home / publish.CURRENT}):")
-    for question, sql in _QUESTIONS.items():
+    print("\nThree things to ask", f"{night.home / publish.CURRENT}:")
+    for question, sql in QUESTIONS.items():
         print(f"\n-- {question}{sql}")
 
 

@@ -39,7 +39,7 @@ class Trained:
         as_of: when they were trained; they may score this night and later ones.
         models: one for each predicted behaviour, in the order of the configuration.
         projection: what compresses vectors for them.
-        metrics: behaviour, model, segment, metric, value; see docs/metrics.md.
+        metrics: behaviour, model, segment, metric, value; see docs/tables.md.
     """
 
     as_of: datetime

@@ -1,7 +1,9 @@
 """One whole night of a small shop with the real encoder, FAISS, LightGBM and DuckDB."""
 
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,7 +12,7 @@ from nights import AS_OF, SHOP, read, small_shop, with_config, write_night
 from polars.testing import assert_frame_equal
 
 from index.store import VectorIndex
-from jobs import models, nightly, publish
+from jobs import models, nightly, publish, summary
 from jobs.errors import InputMissing
 from jobs.nightly import Night, Outcome
 
@@ -247,3 +249,29 @@ def test_a_failed_build_leaves_the_current_night(tmp_path, done) -> None:
     with pytest.raises(InputMissing, match=r"nowhere\.parquet"):
         nightly.run(replace(night, config=load_config(night.root / "broken.toml")))
     assert (night.home / publish.CURRENT).resolve() == target
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tables.md"])
+def test_the_sql_of_the_docs_answers(done, page: str) -> None:
+    night, _ = done
+    text = (Path(__file__).resolve().parents[2] / page).read_text()
+    queries = re.findall(r"```sql\n(.*?)```", text, flags=re.DOTALL)
+    assert len(queries) >= 2
+    for query in queries:
+        assert len(read(night, query)) > 0, query
+
+
+def test_the_sql_of_the_summary_answers(done) -> None:
+    night, _ = done
+    for query in summary.QUESTIONS.values():
+        assert len(read(night, query)) > 0, query
+
+
+def test_every_table_is_described(done) -> None:
+    night, _ = done
+    described = (Path(__file__).resolve().parents[2] / "docs" / "tables.md").read_text()
+    columns = read(night, "select table_name, column_name from information_schema.columns")
+    for table in columns.get_column("table_name").unique():
+        assert f"| `{table}` |" in described
+    for column in columns.filter(table_name="predictions").get_column("column_name"):
+        assert f"`{column}`" in described
