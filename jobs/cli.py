@@ -23,13 +23,13 @@ AsOf = Annotated[
     str | None,
     typer.Option(
         metavar="DATE",
-        help="Use only what happened before; a date or a time in UTC.  [default: today, 00:00]",
+        help="Use only what happened before; a date or a time in UTC. Without it: today, 00:00.",
     ),
 ]
 Root = Annotated[Path, typer.Option(help="Where relative paths of the sources start.")]
 Home = Annotated[
     Path | None,
-    typer.Option(help="Where everything is written.  [default: nightrank-home/NAME]"),
+    typer.Option(help="Where everything is written. Without it: nightrank-home/NAME."),
 ]
 
 

@@ -44,7 +44,7 @@ def show_outcome(night: Night, outcome: Outcome) -> None:
     show_metrics(outcome.trained.metrics)
     show_stages(night.stages.frame())
     show_lists(outcome.lists)
-    show_line("predictions", f"{outcome.predictions:,}", "in", night.home / publish.CURRENT)
+    show_line("candidates", f"{outcome.predictions:,}", "scored in", night.home / publish.CURRENT)
     show_line("run", outcome.run.run_id, "with model", outcome.trained.version)
     print("\nThree things to ask", f"{night.home / publish.CURRENT}:")
     for question, sql in QUESTIONS.items():

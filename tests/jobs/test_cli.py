@@ -47,7 +47,7 @@ def test_a_whole_night_then_its_parts(tmp_path) -> None:
     assert "normalised_entropy" in trained.stdout
     scored = nightrank("score", config, *where)
     assert scored.returncode == 0, scored.stderr
-    for said in ("Rows", "Texts", "Stages", "campaign summer", "predictions", "select"):
+    for said in ("Rows", "Texts", "Stages", "campaign summer", "candidates", "select"):
         assert said in scored.stdout
     (listed,) = (home / "campaigns" / "summer").glob("*.csv")
     content = listed.read_bytes()
