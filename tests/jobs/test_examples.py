@@ -24,7 +24,7 @@ QUICK = {
 @pytest.mark.parametrize(
     ("name", "folder", "as_of", "quarantined"),
     [
-        ("steam", "steam-au", datetime(2015, 10, 1), {"missing_time", "unknown_item"}),
+        ("steam", "steam-au", datetime(2015, 7, 1), {"missing_time", "unknown_item"}),
         ("beauty", "amazon14-beauty", datetime(2014, 6, 1), {"missing_time"}),
     ],
 )
