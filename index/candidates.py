@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from index.generators import GENERATORS, Users
+from index.generators import GENERATORS, NEIGHBOURS, Users, neighbour_scores
 from index.rows import PADDING, pair_keys
 from index.snapshot import Snapshot
 
@@ -28,7 +28,8 @@ def propose(
     Returns:
         Sorted by user, then item: `user`, `item` (Int32) and for each generator in `budgets`
         `rank_<name>` (1 = best) and `score_<name>` (Float32, the generator's own scale), null
-        where it did not propose the pair.
+        where it did not propose the pair; generators by neighbours score every pair of the union.
+        `share_<name>` is the score over the largest of the user.
     """
     n_items = snapshot.shape[1]
     proposals = {name: GENERATORS[name](snapshot, users, k) for name, k in budgets.items() if k}
@@ -37,12 +38,15 @@ def propose(
     columns: dict[str, NDArray[np.float32]] = {}
     for name in budgets:
         rank, score = (np.full(len(union), np.nan, dtype=np.float32) for _ in range(2))
+        if name in proposals and name in NEIGHBOURS:
+            score = _scores(snapshot, users, union, name)
         if name in proposals:
             place = np.searchsorted(union, keys[name][0])
             present = keys[name][1]
             rank[place] = (np.nonzero(present)[1] + 1).astype(np.float32)
             score[place] = proposals[name][1][present]
         columns |= {f"rank_{name}": rank, f"score_{name}": score}
+        columns[f"share_{name}"] = _share(score, union // n_items)
     kept = _best(union // n_items, columns, per_user)
     frame = {name: values[kept] for name, values in columns.items()}
     pairs = {"user": union[kept] // n_items, "item": union[kept] % n_items}
@@ -57,6 +61,27 @@ def _keys(
     present = items != PADDING
     asked = np.broadcast_to(users[:, None], items.shape)
     return pair_keys(asked[present], items[present], n_items), present
+
+
+def _share(score: NDArray[np.float32], users: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Each score over the largest of its user; NaN where that is not positive."""
+    if len(score) == 0:
+        return score
+    starts = np.flatnonzero(np.diff(users, prepend=-1))
+    most = np.repeat(np.fmax.reduceat(score, starts), np.diff([*starts, len(score)]))
+    unknown = np.full_like(score, np.nan)
+    return np.asarray(np.divide(score, most, out=unknown, where=most > 0))
+
+
+def _scores(
+    snapshot: Snapshot, users: Users, union: NDArray[np.int64], name: str
+) -> NDArray[np.float32]:
+    """The neighbours' score of each pair of the union."""
+    n_items = snapshot.shape[1]
+    row, item = np.searchsorted(users, union // n_items), union % n_items
+    if len(union) == 0:
+        return np.empty(0, dtype=np.float32)
+    return np.asarray(neighbour_scores(snapshot, users, name)[row, item], dtype=np.float32).ravel()
 
 
 def _best(

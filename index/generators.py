@@ -58,9 +58,23 @@ def reviews(snapshot: Snapshot, users: Users, k: int) -> Proposals:
 
 
 def cooccurrence(snapshot: Snapshot, users: Users, k: int) -> Proposals:
-    """Items that share users with the user's own items; score: affinity times cosine."""
-    scores = snapshot.affinity[users] @ snapshot.cooccurrence
-    return top_k(_without_excluded(snapshot, users, scores), k)
+    """Items that share users with the user's own items, by affinity."""
+    return _neighbours(snapshot, users, k, "cooccurrence")
+
+
+def directed(snapshot: Snapshot, users: Users, k: int) -> Proposals:
+    """Items that came after, or before, the user's latest items in others' histories."""
+    return _neighbours(snapshot, users, k, "directed")
+
+
+def ease(snapshot: Snapshot, users: Users, k: int) -> Proposals:
+    """Items that a linear model of whole histories expects beside the user's latest items."""
+    return _neighbours(snapshot, users, k, "ease")
+
+
+def similar(snapshot: Snapshot, users: Users, k: int) -> Proposals:
+    """Items whose text is near to those of the user's latest items, one by one."""
+    return _neighbours(snapshot, users, k, "similar")
 
 
 def popular(snapshot: Snapshot, users: Users, k: int) -> Proposals:
@@ -84,9 +98,33 @@ GENERATORS: dict[str, Generator] = {
     "nearest": nearest,
     "reviews": reviews,
     "cooccurrence": cooccurrence,
+    "directed": directed,
+    "ease": ease,
+    "similar": similar,
     "popular": popular,
     "history": history,
 }
+
+
+# For each generator by neighbours: what of a user's history asks them.
+NEIGHBOURS = {
+    "cooccurrence": "affinity",
+    "directed": "recent",
+    "ease": "recent",
+    "similar": "recent",
+}
+
+
+def neighbour_scores(snapshot: Snapshot, users: Users, name: str) -> sp.csr_array:
+    """(len(users), n_items): the sum over a user's items of weight times strength."""
+    history: sp.csr_array = getattr(snapshot, NEIGHBOURS[name])
+    strength: sp.csr_array = getattr(snapshot, name)
+    return sp.csr_array(history[users] @ strength)
+
+
+def _neighbours(snapshot: Snapshot, users: Users, k: int, name: str) -> Proposals:
+    scores = neighbour_scores(snapshot, users, name)
+    return top_k(_without_excluded(snapshot, users, scores), k)
 
 
 def _own_reviews(snapshot: Snapshot, users: Users, rows: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -10,12 +10,12 @@ import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from index import neighbours
 from index.store import VectorIndex, Vectors
+from index.whitening import whitened
 
-# Beyond these many items a user's older ones are left out of item co-occurrence, so that its cost
-# grows with the number of users and not with the square of the busiest one's history.
-MAX_ITEMS_PER_USER = 200
-NEIGHBOURS_PER_ITEM = 200
+# The latest item of a user speaks loudest; each earlier one by this factor less.
+ORDER_DECAY = 0.7
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Weights:
         review: weight of a review's text, on the same scale.
         half_life_days: after this many days a weight has halved.
         popular_half_life_days: the same, for the popularity of items.
+        ease_items: so many of the commonest items take part in EASE.
     """
 
     behaviours: Mapping[str, float]
     review: float
     half_life_days: float
     popular_half_life_days: float
+    ease_items: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Snapshot:
         eligible: (n_items,) whether an item may be proposed at all.
         excluded: (n_users, n_items) sparse; what must not be proposed to a user.
         weights: what events and reviews are worth.
+        corpus: the events that item-to-item matrices and popularity are built from, where they
+            are not all of `events`: benchmarks keep a user's last item out of them.
     """
 
     as_of: datetime
@@ -58,6 +62,7 @@ class Snapshot:
     eligible: NDArray[np.bool_]
     excluded: sp.csr_array
     weights: Weights
+    corpus: pl.DataFrame | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -96,26 +101,60 @@ class Snapshot:
         return VectorIndex.build(ids, self.review_vectors[ids]).on_best_device()
 
     @cached_property
-    def cooccurrence(self) -> sp.csr_array:
-        """(n_items, n_items): cosine between the sets of users of two items.
+    def whitened_items(self) -> Vectors:
+        """(n_items, w): item texts freed of what all eligible ones share."""
+        return whitened(self.item_vectors, self.eligible)
 
-        Deshpande and Karypis, Item-based top-N recommendation algorithms, TOIS 2004. Only
-        eligible columns, without the diagonal, the strongest neighbours of each row.
-        """
-        users_of = _recent_items(self.affinity)
-        together = (users_of.T @ users_of).tocoo()
-        count = np.maximum(users_of.sum(axis=0), 1.0)
-        cosine = together.data / np.sqrt(count[together.row] * count[together.col])
-        kept = (together.row != together.col) & self.eligible[together.col]
-        entries = (cosine[kept].astype(np.float32), (together.row[kept], together.col[kept]))
-        return strongest(sp.csr_array(entries, shape=together.shape), NEIGHBOURS_PER_ITEM)
+    @cached_property
+    def recent(self) -> sp.csr_array:
+        """(n_users, n_items): weight of a user's items by their order, the latest first."""
+        return neighbours.ordered(
+            neighbours.latest_first(self.events), self.shape, decay=ORDER_DECAY
+        )
+
+    @cached_property
+    def cooccurrence(self) -> sp.csr_array:
+        """(n_items, n_items): see `index.neighbours.cooccurrence`."""
+        return self._eligible(neighbours.cooccurrence(self._corpus_items, self.shape))
+
+    @cached_property
+    def directed(self) -> sp.csr_array:
+        """(n_items, n_items): see `index.neighbours.directed`."""
+        return self._eligible(neighbours.directed(self._corpus_items, self.shape))
+
+    @cached_property
+    def ease(self) -> sp.csr_array:
+        """(n_items, n_items): see `index.neighbours.ease`."""
+        max_items = self.weights.ease_items
+        return self._eligible(neighbours.ease(self._corpus_items, self.shape, max_items=max_items))
+
+    @cached_property
+    def similar(self) -> sp.csr_array:
+        """(n_items, n_items): see `index.neighbours.similar`; rows of items with events."""
+        ids = np.flatnonzero(self.eligible).astype(np.int32)
+        index = VectorIndex.build(ids, self.whitened_items[ids]).on_best_device()
+        asking = np.unique(self.events.get_column("item").to_numpy())
+        return neighbours.similar(self.whitened_items, asking, index)
+
+    @cached_property
+    def _corpus_items(self) -> pl.DataFrame:
+        return neighbours.latest_first(self.events if self.corpus is None else self.corpus)
+
+    def _eligible(self, matrix: sp.csr_array) -> sp.csr_array:
+        """Only eligible columns, and the strongest of them in each row."""
+        entries = matrix.tocoo()
+        kept = self.eligible[entries.col]
+        places = (entries.row[kept], entries.col[kept])
+        allowed = sp.csr_array((entries.data[kept], places), shape=matrix.shape)
+        return neighbours.strongest(allowed, neighbours.NEIGHBOURS_PER_ITEM)
 
     @cached_property
     def popularity(self) -> NDArray[np.float64]:
         """(n_items,): decayed number of users' events on an item, whatever their behaviour."""
+        events = self.events if self.corpus is None else self.corpus
         half_life = self.weights.popular_half_life_days
-        decay = decayed(self.events.get_column("ts"), self.as_of, half_life)
-        items = self.events.get_column("item").to_numpy()
+        decay = decayed(events.get_column("ts"), self.as_of, half_life)
+        items = events.get_column("item").to_numpy()
         counts = np.bincount(items, weights=decay, minlength=self.shape[1])
         return counts.astype(np.float64)
 
@@ -153,25 +192,8 @@ def unit_rows(vectors: Vectors) -> Vectors:
     return np.asarray(np.divide(vectors, length, out=zero, where=length > 0))
 
 
-def strongest(matrix: sp.csr_array, k: int) -> sp.csr_array:
-    """Only the `k` largest entries of each row, ties by column."""
-    coordinates = matrix.tocoo()
-    order = np.lexsort((coordinates.col, -coordinates.data, coordinates.row))
-    rows = coordinates.row[order]
-    kept = order[np.arange(len(rows)) - np.searchsorted(rows, rows) < k]
-    entries = (coordinates.data[kept], (coordinates.row[kept], coordinates.col[kept]))
-    return sp.csr_array(entries, shape=matrix.shape)
-
-
 def _user_matrix(
     frame: pl.DataFrame, values: NDArray[np.float64], columns: pl.Series, shape: tuple[int, int]
 ) -> sp.csr_array:
     coordinates = (frame.get_column("user").to_numpy(), columns.to_numpy())
     return sp.csr_array((values.astype(np.float32), coordinates), shape=shape)
-
-
-def _recent_items(affinity: sp.csr_array) -> sp.csr_array:
-    """Ones where a user acted on an item, for the strongest items of each user."""
-    recent = strongest(affinity, MAX_ITEMS_PER_USER)
-    recent.data = np.ones_like(recent.data)
-    return recent

@@ -183,15 +183,28 @@ class CandidatesConfig(Section):
     nearest: Count = _key(60, "Items nearest to the profile.")
     reviews: Count = _key(40, "Items of reviews nearest to the profile.")
     cooccurrence: Count = _key(60, "Items used together with those of the history.")
+    directed: Count = _key(0, "Items used just after, or before, the latest ones.")
+    ease: Count = _key(0, "Items that a linear model of whole histories expects.")
+    similar: Count = _key(0, "Items with a text near to one of the latest items'.")
     popular: Count = _key(60, "Items popular of late.")
     history: Count = _key(50, "Items of the user's own history.")
     per_user: Positive = _key(200, "Cap of all of them together.")
     popular_half_life_days: Above0 = _key(30.0, "An event this old counts half for popularity.")
+    ease_items: Positive = _key(6000, "So many of the commonest items take part in `ease`.")
 
     @property
     def budgets(self) -> dict[str, int]:
         """Candidates per user of every generator, by its name."""
-        names = ("nearest", "reviews", "cooccurrence", "popular", "history")
+        names = (
+            "nearest",
+            "reviews",
+            "cooccurrence",
+            "directed",
+            "ease",
+            "similar",
+            "popular",
+            "history",
+        )
         return {name: getattr(self, name) for name in names}
 
     @model_validator(mode="after")

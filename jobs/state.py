@@ -90,6 +90,8 @@ class State:
         projection: fitted before the first training window.
         now: whether `as_of` is the run's own: only then is it known which items are available.
         without: feature groups to leave out.
+        corpus_as_of: item-to-item matrices and popularity are built from the rows before it;
+            earlier than `as_of` in benchmarks only.
     """
 
     material: Material
@@ -97,6 +99,7 @@ class State:
     projection: Projection
     now: bool = False
     without: Collection[str] = ()
+    corpus_as_of: datetime | None = None
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -147,7 +150,9 @@ class State:
                 review=config.reviews.weight,
                 half_life_days=config.profile.half_life_days,
                 popular_half_life_days=config.candidates.popular_half_life_days,
+                ease_items=config.candidates.ease_items,
             ),
+            corpus=self.inputs.before(self.corpus_as_of).events if self.corpus_as_of else None,
         )
 
     @cached_property
@@ -162,6 +167,7 @@ class State:
             reviews=self.inputs.reviews,
             item_vectors=self.snapshot.item_vectors,
             review_vectors=self.snapshot.review_vectors,
+            whitened_items=self.snapshot.whitened_items,
             affinity=self.snapshot.affinity,
             behaviours=tuple(config.events.weights),
             item_attributes=tuple(config.items.attributes),

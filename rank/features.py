@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from rank.known import Columns, Known, Values
 from rank.tables import ITEM_TABLES, USER_TABLES, Table, numbers
 
+NEWEST = 5
+SAID = ("rank_", "score_", "share_")
+
 PairGroup = Callable[[Known, pl.DataFrame, Values], Columns]
 
 
 def generators(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
-    """What each generator said of the pair, and how many proposed it."""
+    """What each generator said of the pair, its share of the user's best, and how many agree."""
     ranks = [name for name in pairs.columns if name.startswith("rank_")]
-    scores = [name for name in pairs.columns if name.startswith("score_")]
-    said = {name: numbers(pairs.get_column(name)) for name in (*ranks, *scores)}
+    said = {n: numbers(pairs.get_column(n)) for n in pairs.columns if n.startswith(SAID)}
     agreeing = sum((~np.isnan(said[name]) for name in ranks), np.zeros(len(pairs)))
     return said | {"generators": agreeing}
 
@@ -47,6 +49,17 @@ def similarity(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
         "cosine_last_10_max": np.fmax.reduce(to_last, axis=1),
         "cosine_last_10_mean": _nan_mean(to_last),
     }
+
+
+def last_items(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
+    """Cosines of whitened texts between the item and each of the user's latest items."""
+    users = _users(pairs)
+    starts = np.flatnonzero(np.diff(users, prepend=-1))
+    last = known.last_items[users[starts], :NEWEST]
+    queries = np.where((last >= 0)[..., None], known.whitened_items[last], 0.0)
+    cosines = _cosines(known.whitened_items, _items(pairs), queries, starts)
+    columns = {f"cosine_whitened_{n + 1}": cosines[:, n] for n in range(NEWEST)}
+    return columns | {"cosine_whitened_max": np.fmax.reduce(cosines, axis=1)}
 
 
 def vectors(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
@@ -88,6 +101,7 @@ def pair_history(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns
 PAIR_GROUPS: dict[str, PairGroup] = {
     "generators": generators,
     "similarity": similarity,
+    "last_items": last_items,
     "vectors": vectors,
     "price": price,
     "kinds": kinds,
@@ -112,7 +126,7 @@ class Features:
         """Float32 columns aligned to `pairs`, the same names in the same order at every `as_of`.
 
         Args:
-            pairs: candidates sorted by user: `user`, `item`, `rank_*`, `score_*`.
+            pairs: candidates sorted by user: `user`, `item`, `rank_*`, `score_*`, `share_*`.
             profiles: (distinct users in `pairs`, d) their profiles, in ascending order of user.
         """
         columns: Columns = {}

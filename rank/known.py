@@ -33,6 +33,7 @@ class Known:
         reviews: user, item, ts, rating; row r has the vector `review_vectors[r]`.
         item_vectors: (n_items, d) float32, unit length, zero where an item has no text.
         review_vectors: (len(reviews), d), likewise.
+        whitened_items: (n_items, w): item texts freed of what all share, likewise.
         affinity: (n_users, n_items) sparse: decayed weight of a user's events on an item.
         behaviours: all behaviours that events may hold, in the order of the funnel.
         item_attributes: further columns of `items` to use.
@@ -47,6 +48,7 @@ class Known:
     reviews: pl.DataFrame
     item_vectors: Values
     review_vectors: Values
+    whitened_items: Values
     affinity: sp.csr_array
     behaviours: tuple[str, ...]
     item_attributes: tuple[str, ...]

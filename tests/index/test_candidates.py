@@ -59,3 +59,14 @@ def test_shards_do_not_change_the_result(size: int) -> None:
         for start in range(0, USERS, size)
     ]
     assert pl.concat(parts).equals(whole)
+
+
+def test_a_share_is_of_the_largest_score_of_the_same_user() -> None:
+    users = np.arange(USERS, dtype=np.int32)
+    pairs = propose(checkerboard(), users, budgets=BUDGETS, per_user=ITEMS)
+    for name in BUDGETS:
+        score = pl.col(f"score_{name}")
+        expected = pairs.select(score / score.max().over("user")).to_series().fill_null(np.nan)
+        share = pairs.get_column(f"share_{name}").fill_null(np.nan)
+        np.testing.assert_allclose(share, expected, rtol=1e-6)
+    assert pairs.get_column("share_popular").max() == 1.0

@@ -73,6 +73,7 @@ def known() -> Known:
         reviews=reviews,
         item_vectors=item_vectors,
         review_vectors=review_vectors,
+        whitened_items=unit(np.roll(item_vectors, 1, axis=0)[:, :5]),
         affinity=sp.csr_array((weights, places), shape=(USERS, ITEMS)),
         behaviours=BEHAVIOURS,
         item_attributes=("scent", "volume"),

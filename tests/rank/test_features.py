@@ -12,7 +12,7 @@ from rank.features import GROUPS, Features
 from rank.known import Known
 from rank.projection import Projection
 
-VECTOR_COLUMNS = ("cosine_", "item_pc_", "user_pc_")
+NOT_IN_SQL = ("cosine_", "item_pc_", "user_pc_")
 DAY = "86400.0"
 
 
@@ -130,7 +130,7 @@ def oracle(known: Known, pairs: pl.DataFrame) -> pl.DataFrame:
 def test_every_feature_but_vectors_equals_the_sql_oracle(
     features: pl.DataFrame, oracle: pl.DataFrame
 ) -> None:
-    plain = [name for name in features.columns if not name.startswith(VECTOR_COLUMNS)]
+    plain = [name for name in features.columns if not name.startswith(NOT_IN_SQL)]
     assert set(plain) == set(oracle.columns)
     for name in plain:
         expected = oracle.get_column(name).cast(pl.Float64)
@@ -194,6 +194,21 @@ def test_cosines_equal_brute_force(
         values = [row[name] for row in expected]
         np.testing.assert_allclose(features.get_column(name), values, atol=1e-5, err_msg=name)
         assert 0 < np.isnan(values).sum() < len(values)
+
+
+def test_whitened_cosines_equal_brute_force(
+    known: Known, pairs: pl.DataFrame, features: pl.DataFrame
+) -> None:
+    white = known.whitened_items
+    for row, (user, item) in enumerate(pairs.select("user", "item").rows()):
+        newest = [*known.last_items[user][:5]]
+        expected = [cosine(white[item], white[i]) if i >= 0 else np.nan for i in newest]
+        found = [features[f"cosine_whitened_{n}"][row] for n in range(1, 6)]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        present = [c for c in expected if not np.isnan(c)] or [np.nan]
+        assert features["cosine_whitened_max"][row] == pytest.approx(
+            max(present), abs=1e-5, nan_ok=True
+        )
 
 
 def test_compressed_vectors_belong_to_their_item_and_user(

@@ -38,6 +38,9 @@ weights = { view = 0.2, click = 0.5, cart = 2.0, purchase = 4.0 }
 nearest = 15
 reviews = 10
 cooccurrence = 15
+directed = 10
+ease = 10
+similar = 10
 popular = 15
 history = 10
 per_user = 40

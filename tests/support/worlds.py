@@ -11,7 +11,11 @@ from index.snapshot import Snapshot, Weights
 AS_OF = datetime(2024, 6, 1)
 USERS, ITEMS = 10, 12
 WEIGHTS = Weights(
-    behaviours={"view": 1.0, "buy": 4.0}, review=2.0, half_life_days=30, popular_half_life_days=30
+    behaviours={"view": 1.0, "buy": 4.0},
+    review=2.0,
+    half_life_days=30,
+    popular_half_life_days=30,
+    ease_items=1000,
 )
 
 
@@ -31,6 +35,7 @@ def make_snapshot(
     excluded: list[tuple[int, int]] | None = None,
     days_ago: list[float] | None = None,
     behaviour: str = "buy",
+    corpus: pl.DataFrame | None = None,
 ) -> Snapshot:
     ages = days_ago or [1.0] * len(bought)
     events = pl.DataFrame(
@@ -70,6 +75,7 @@ def make_snapshot(
         eligible=np.ones(shape[1], dtype=bool) if eligible is None else eligible,
         excluded=sp.csr_array((ones, places), shape=shape),
         weights=WEIGHTS,
+        corpus=corpus,
     )
 
 

@@ -1,0 +1,138 @@
+"""Item-to-item matrices: row a holds how strongly item a speaks for its neighbours."""
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from index.store import VectorIndex, Vectors
+
+# What a user did beyond these many latest distinct items is left out, so that the cost grows
+# with the number of users and not with the square of the busiest one's history.
+MAX_ITEMS_PER_USER = 200
+NEIGHBOURS_PER_ITEM = 200
+
+# Chosen on the validation items of leave-one-out Beauty; see docs/benchmarks.md.
+DIRECTED_GAP = 10
+BACKWARD = 0.5
+DAMPING = (0.5, 0.3)
+EASE_DECAY = 0.9
+EASE_PENALTY = 200.0
+
+
+def latest_first(events: pl.DataFrame) -> pl.DataFrame:
+    """Distinct items of each user, the latest first: user, item, place (0 = latest).
+
+    Args:
+        events: user, item; sorted by time.
+    """
+    distinct = events.select("user", "item").reverse().unique(maintain_order=True)
+    placed = distinct.with_columns(place=pl.int_range(pl.len()).over("user"))
+    return placed.filter(pl.col("place") < MAX_ITEMS_PER_USER)
+
+
+def ordered(latest: pl.DataFrame, shape: tuple[int, int], *, decay: float) -> sp.csr_array:
+    """(n_users, n_items): decay ** place for the items of `latest_first`."""
+    weight = decay ** latest.get_column("place").to_numpy().astype(np.float64)
+    places = (latest.get_column("user").to_numpy(), latest.get_column("item").to_numpy())
+    return sp.csr_array((weight.astype(np.float32), places), shape=shape)
+
+
+def cooccurrence(latest: pl.DataFrame, shape: tuple[int, int]) -> sp.csr_array:
+    """Number of common users, damped by the popularity of both items.
+
+    Deshpande and Karypis, Item-based top-N recommendation algorithms, TOIS 2004; the popularity
+    of the neighbour is damped less, which favours the popular.
+    """
+    users_of = ordered(latest, shape, decay=1.0)
+    return _damped(sp.csr_array(users_of.T @ users_of), latest)
+
+
+def directed(latest: pl.DataFrame, shape: tuple[int, int]) -> sp.csr_array:
+    """How often the neighbour came after the item, by 1 / gap; before it counts half."""
+    frame = latest.sort("user", "place", descending=[False, True])
+    user, item = frame.get_column("user").to_numpy(), frame.get_column("item").to_numpy()
+    rows, columns, values = [], [], []
+    for gap in range(1, DIRECTED_GAP + 1):
+        same = user[:-gap] == user[gap:]
+        before, after = item[:-gap][same], item[gap:][same]
+        rows += [before, after]
+        columns += [after, before]
+        values += [np.full(len(before), 1.0 / gap), np.full(len(before), BACKWARD / gap)]
+    places = (np.concatenate(rows), np.concatenate(columns))
+    entries = (np.concatenate(values).astype(np.float32), places)
+    return _damped(sp.csr_array(entries, shape=(shape[1], shape[1])), latest)
+
+
+def ease(latest: pl.DataFrame, shape: tuple[int, int], *, max_items: int) -> sp.csr_array:
+    """Weights of the linear model that best restores users' items from their other items.
+
+    Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019. Closed form over the
+    `max_items` most common items: memory is 4 * max_items ** 2 bytes, time its power 1.5.
+    """
+    from scipy.linalg.lapack import spotrf, spotri
+
+    users_of = ordered(latest, shape, decay=EASE_DECAY).tocsc()
+    count = np.diff(users_of.indptr)
+    common = np.sort(np.lexsort((np.arange(len(count)), -count))[:max_items])
+    common = common[count[common] > 0]
+    if len(common) == 0:
+        return _empty(shape[1])
+    chosen = users_of[:, common]
+    gram = np.asfortranarray((chosen.T @ chosen).toarray(), dtype=np.float32)
+    gram[np.diag_indices_from(gram)] += EASE_PENALTY
+    factor, _ = spotrf(gram, lower=0, overwrite_a=1)
+    upper, _ = spotri(factor, lower=0, overwrite_c=1)
+    upper = np.triu(upper)
+    inverse = upper + np.triu(upper, 1).T
+    weights = -inverse / np.diag(inverse)[None, :]
+    np.fill_diagonal(weights, 0.0)
+    k = min(NEIGHBOURS_PER_ITEM, len(common))
+    top = np.sort(np.argpartition(-weights, k - 1, axis=1)[:, :k], axis=1)
+    values = np.take_along_axis(weights, top, axis=1)
+    entries = (values.ravel(), (np.repeat(common, k), common[top.ravel()]))
+    found = sp.csr_array(entries, shape=(shape[1], shape[1]))
+    return _positive(found)
+
+
+def similar(vectors: Vectors, asking: NDArray[np.int32], index: VectorIndex) -> sp.csr_array:
+    """Cubed cosine of the texts of the items `asking` to those of the index, where positive."""
+    items, cosine = index.search(vectors[asking], NEIGHBOURS_PER_ITEM // 2 + 1)
+    rows = np.broadcast_to(asking[:, None], items.shape)
+    kept = (items >= 0) & (items != rows) & (cosine > 0)
+    entries = (cosine[kept] ** 3, (rows[kept], items[kept]))
+    return sp.csr_array(entries, shape=(len(vectors), len(vectors)))
+
+
+def strongest(matrix: sp.csr_array, k: int) -> sp.csr_array:
+    """Only the `k` largest entries of each row, ties by column."""
+    coordinates = matrix.tocoo()
+    order = np.lexsort((coordinates.col, -coordinates.data, coordinates.row))
+    rows = coordinates.row[order]
+    kept = order[np.arange(len(rows)) - np.searchsorted(rows, rows) < k]
+    entries = (coordinates.data[kept], (coordinates.row[kept], coordinates.col[kept]))
+    return sp.csr_array(entries, shape=matrix.shape)
+
+
+def _damped(matrix: sp.csr_array, latest: pl.DataFrame) -> sp.csr_array:
+    """Without the diagonal, divided by powers of both items' number of users."""
+    items = latest.get_column("item").to_numpy()
+    count = np.maximum(np.bincount(items, minlength=matrix.shape[0]), 1.0)
+    entries = matrix.tocoo()
+    kept = entries.row != entries.col
+    row, column = entries.row[kept], entries.col[kept]
+    damped = entries.data[kept] / (count[row] ** DAMPING[0] * count[column] ** DAMPING[1])
+    return sp.csr_array((damped.astype(np.float32), (row, column)), shape=matrix.shape)
+
+
+def _positive(matrix: sp.csr_array) -> sp.csr_array:
+    entries = matrix.tocoo()
+    kept = entries.data > 0
+    places = (entries.row[kept], entries.col[kept])
+    return sp.csr_array((entries.data[kept], places), shape=matrix.shape)
+
+
+def _empty(n_items: int) -> sp.csr_array:
+    nothing = np.empty(0, dtype=np.int32)
+    values = np.empty(0, dtype=np.float32)
+    return sp.csr_array((values, (nothing, nothing)), shape=(n_items, n_items))

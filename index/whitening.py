@@ -1,0 +1,36 @@
+"""Frees text vectors of what all of them share, so that near means near in what differs."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.store import Vectors
+
+DIMENSIONS = 256
+VECTORS_PER_DIMENSION = 4
+SMALLEST = 1e-6
+
+
+def whitened(vectors: Vectors, fitted_on: NDArray[np.bool_]) -> Vectors:
+    """Centred, decorrelated and scaled to equal spread, then of unit length.
+
+    Su et al., Whitening sentence representations for better semantics, 2021. The dimensions of
+    least spread are dropped.
+
+    Args:
+        vectors: (n, d) float32; zero rows stand for "no text" and stay zero.
+        fitted_on: (n,) the rows that mean and spread are taken from.
+    """
+    present = vectors.any(axis=1)
+    fitting = vectors[present & fitted_on].astype(np.float64)
+    if len(fitting) < 2 * VECTORS_PER_DIMENSION:
+        return vectors
+    mean = fitting.mean(axis=0)
+    spread, directions = np.linalg.eigh(np.cov(fitting, rowvar=False))
+    kept = min(DIMENSIONS, len(fitting) // VECTORS_PER_DIMENSION, len(spread))
+    kept = min(kept, int((spread > SMALLEST * spread[-1]).sum()))
+    scaled = directions[:, ::-1][:, :kept] / np.sqrt(spread[::-1][:kept])
+    moved = ((vectors - mean) @ scaled).astype(np.float32)
+    moved[~present] = 0.0
+    length = np.linalg.norm(moved, axis=1, keepdims=True)
+    zero = np.zeros_like(moved)
+    return np.asarray(np.divide(moved, length, out=zero, where=length > 0))
