@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from index.generators import GENERATORS, NEIGHBOURS, Users, neighbour_scores
+from index.generators import GENERATORS, LOGARITHMIC, SCORES_ANY_PAIR, Users, pair_scores
 from index.rows import PADDING, pair_keys
 from index.snapshot import Snapshot
 
@@ -38,7 +38,7 @@ def propose(
     columns: dict[str, NDArray[np.float32]] = {}
     for name in budgets:
         rank, score = (np.full(len(union), np.nan, dtype=np.float32) for _ in range(2))
-        if name in proposals and name in NEIGHBOURS:
+        if name in proposals and name in SCORES_ANY_PAIR:
             score = _scores(snapshot, users, union, name)
         if name in proposals:
             place = np.searchsorted(union, keys[name][0])
@@ -46,7 +46,8 @@ def propose(
             rank[place] = (np.nonzero(present)[1] + 1).astype(np.float32)
             score[place] = proposals[name][1][present]
         columns |= {f"rank_{name}": rank, f"score_{name}": score}
-        columns[f"share_{name}"] = _share(score, union // n_items)
+        logarithmic = name in LOGARITHMIC
+        columns[f"share_{name}"] = _share(score, union // n_items, logarithmic=logarithmic)
     kept = _best(union // n_items, columns, per_user)
     frame = {name: values[kept] for name, values in columns.items()}
     pairs = {"user": union[kept] // n_items, "item": union[kept] % n_items}
@@ -63,12 +64,16 @@ def _keys(
     return pair_keys(asked[present], items[present], n_items), present
 
 
-def _share(score: NDArray[np.float32], users: NDArray[np.int64]) -> NDArray[np.float32]:
+def _share(
+    score: NDArray[np.float32], users: NDArray[np.int64], *, logarithmic: bool
+) -> NDArray[np.float32]:
     """Each score over the largest of its user; NaN where that is not positive."""
     if len(score) == 0:
         return score
     starts = np.flatnonzero(np.diff(users, prepend=-1))
     most = np.repeat(np.fmax.reduceat(score, starts), np.diff([*starts, len(score)]))
+    if logarithmic:
+        return np.asarray(np.exp(score - most))
     unknown = np.full_like(score, np.nan)
     return np.asarray(np.divide(score, most, out=unknown, where=most > 0))
 
@@ -76,12 +81,13 @@ def _share(score: NDArray[np.float32], users: NDArray[np.int64]) -> NDArray[np.f
 def _scores(
     snapshot: Snapshot, users: Users, union: NDArray[np.int64], name: str
 ) -> NDArray[np.float32]:
-    """The neighbours' score of each pair of the union."""
+    """The generator's score of each pair of the union."""
     n_items = snapshot.shape[1]
-    row, item = np.searchsorted(users, union // n_items), union % n_items
     if len(union) == 0:
         return np.empty(0, dtype=np.float32)
-    return np.asarray(neighbour_scores(snapshot, users, name)[row, item], dtype=np.float32).ravel()
+    return pair_scores(
+        snapshot, users, name, np.searchsorted(users, union // n_items), union % n_items
+    )
 
 
 def _best(

@@ -77,6 +77,13 @@ def similar(snapshot: Snapshot, users: Users, k: int) -> Proposals:
     return _neighbours(snapshot, users, k, "similar")
 
 
+def two_tower(snapshot: Snapshot, users: Users, k: int) -> Proposals:
+    """Items that a model of text and order expects next; score: log-odds."""
+    extra = min(_most_excluded(snapshot, users), MAX_EXTRA)
+    items, odds = snapshot.answer_index.search(snapshot.questions(users), k + extra)
+    return _allowed(snapshot, users, items, odds, k)
+
+
 def popular(snapshot: Snapshot, users: Users, k: int) -> Proposals:
     """Items with the most recent events; score: decayed count."""
     count = np.where(snapshot.eligible, snapshot.popularity, 0.0)
@@ -101,6 +108,7 @@ GENERATORS: dict[str, Generator] = {
     "directed": directed,
     "ease": ease,
     "similar": similar,
+    "two_tower": two_tower,
     "popular": popular,
     "history": history,
 }
@@ -113,6 +121,8 @@ NEIGHBOURS = {
     "ease": "recent",
     "similar": "recent",
 }
+LOGARITHMIC = ("two_tower",)
+SCORES_ANY_PAIR = (*NEIGHBOURS, "two_tower")
 
 
 def neighbour_scores(snapshot: Snapshot, users: Users, name: str) -> sp.csr_array:
@@ -120,6 +130,32 @@ def neighbour_scores(snapshot: Snapshot, users: Users, name: str) -> sp.csr_arra
     history: sp.csr_array = getattr(snapshot, NEIGHBOURS[name])
     strength: sp.csr_array = getattr(snapshot, name)
     return sp.csr_array(history[users] @ strength)
+
+
+def pair_scores(
+    snapshot: Snapshot, users: Users, name: str, rows: NDArray[np.int64], items: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """(n,) the score of pairs that the generator need not have proposed; NaN: not known.
+
+    Args:
+        snapshot: what is known before `as_of`.
+        users: (u,) row positions.
+        name: one of `SCORES_ANY_PAIR`.
+        rows: (n,) positions in `users`, ascending.
+        items: (n,) aligned.
+    """
+    if name in NEIGHBOURS:
+        scores = neighbour_scores(snapshot, users, name)
+        return np.asarray(scores[rows, items], dtype=np.float32).ravel()
+    assert snapshot.answers is not None
+    queries = snapshot.questions(users)
+    odds = np.empty(len(rows), dtype=np.float32)
+    bounds = np.searchsorted(rows, np.arange(len(users) + 1))
+    for query, start, end in zip(queries, bounds[:-1], bounds[1:], strict=True):
+        odds[start:end] = snapshot.answers[items[start:end]] @ query
+    unasked = np.asarray(~queries.any(axis=1))
+    odds[unasked[rows]] = np.nan
+    return odds
 
 
 def _neighbours(snapshot: Snapshot, users: Users, k: int, name: str) -> Proposals:

@@ -12,6 +12,8 @@ from index.store import VectorIndex, Vectors
 MAX_ITEMS_PER_USER = 200
 NEIGHBOURS_PER_ITEM = 200
 
+LONGEST_HISTORY = 50
+
 # Chosen on the validation items of leave-one-out Beauty; see docs/benchmarks.md.
 DIRECTED_GAP = 10
 BACKWARD = 0.5
@@ -36,6 +38,33 @@ def ordered(latest: pl.DataFrame, shape: tuple[int, int], *, decay: float) -> sp
     weight = decay ** latest.get_column("place").to_numpy().astype(np.float64)
     places = (latest.get_column("user").to_numpy(), latest.get_column("item").to_numpy())
     return sp.csr_array((weight.astype(np.float32), places), shape=shape)
+
+
+def steps(
+    latest: pl.DataFrame, n_items: int, *, decay: float, newest: int
+) -> tuple[sp.csr_array, NDArray[np.int32]]:
+    """Histories with what followed: one row for each item of a user but the first.
+
+    Args:
+        latest: as `latest_first` gives it.
+        n_items: number of columns.
+        decay: weight of an item by its distance from the end of the history.
+        newest: so many of each user's latest steps are used.
+
+    Returns:
+        weights (n, n_items) of the items before, and the (n,) items that followed.
+    """
+    length = pl.len().over("user")
+    step = latest.filter(pl.col("place") < pl.min_horizontal(length - 1, pl.lit(newest)))
+    step = step.select("user", pl.col("place").alias("step"), following="item").with_row_index()
+    before = step.join(latest, on="user").filter(
+        pl.col("place") > pl.col("step"), pl.col("place") <= pl.col("step") + LONGEST_HISTORY
+    )
+    row, item = before.get_column("index").to_numpy(), before.get_column("item").to_numpy()
+    distance = (before.get_column("place") - before.get_column("step") - 1).to_numpy()
+    weight = (decay ** distance.astype(np.float64)).astype(np.float32)
+    histories = sp.csr_array((weight, (row, item)), shape=(len(step), n_items))
+    return histories, step.get_column("following").to_numpy()
 
 
 def cooccurrence(latest: pl.DataFrame, shape: tuple[int, int]) -> sp.csr_array:

@@ -50,6 +50,9 @@ class Snapshot:
         eligible: (n_items,) whether an item may be proposed at all.
         excluded: (n_users, n_items) sparse; what must not be proposed to a user.
         weights: what events and reviews are worth.
+        asks: (n_items, d) float32, or None where towers are not used: what each item of a history
+            adds to the query of the two-tower model.
+        answers: (n_items, d + 1), likewise: what the query, with a one appended, is matched with.
         corpus: the events that item-to-item matrices and popularity are built from, where they
             are not all of `events`: benchmarks keep a user's last item out of them.
     """
@@ -62,6 +65,8 @@ class Snapshot:
     eligible: NDArray[np.bool_]
     excluded: sp.csr_array
     weights: Weights
+    asks: Vectors | None = None
+    answers: Vectors | None = None
     corpus: pl.DataFrame | None = None
 
     @property
@@ -111,6 +116,19 @@ class Snapshot:
         return neighbours.ordered(
             neighbours.latest_first(self.events), self.shape, decay=ORDER_DECAY
         )
+
+    @cached_property
+    def answer_index(self) -> VectorIndex:
+        """The answers of the eligible items."""
+        assert self.answers is not None
+        ids = np.flatnonzero(self.eligible).astype(np.int32)
+        return VectorIndex.build(ids, self.answers[ids]).on_best_device()
+
+    def questions(self, users: NDArray[np.int32]) -> Vectors:
+        """(len(users), d + 1): queries of the two-tower model; zero for a user without history."""
+        assert self.asks is not None
+        query = unit_rows(np.asarray(self.recent[users] @ self.asks, dtype=np.float32))
+        return np.hstack([query, query.any(axis=1, keepdims=True).astype(np.float32)])
 
     @cached_property
     def cooccurrence(self) -> sp.csr_array:

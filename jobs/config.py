@@ -186,6 +186,7 @@ class CandidatesConfig(Section):
     directed: Count = _key(0, "Items used just after, or before, the latest ones.")
     ease: Count = _key(0, "Items that a linear model of whole histories expects.")
     similar: Count = _key(0, "Items with a text near to one of the latest items'.")
+    two_tower: Count = _key(0, "Items that a model of text and order expects next.")
     popular: Count = _key(60, "Items popular of late.")
     history: Count = _key(50, "Items of the user's own history.")
     per_user: Positive = _key(200, "Cap of all of them together.")
@@ -202,6 +203,7 @@ class CandidatesConfig(Section):
             "directed",
             "ease",
             "similar",
+            "two_tower",
             "popular",
             "history",
         )

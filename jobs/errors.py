@@ -62,7 +62,7 @@ ROOM_ERRORS = {
     "embed.cache.DamagedShard": 5,
     "index.store.DamagedIndex": 5,
     "index.store.ConflictingFaiss": 5,
-    "rank.model.TooFewPositives": 3,
+    "rank.trees.TooFewPositives": 3,
     "rank.calibrate.CannotCalibrate": 3,
     "rank.model.DamagedModel": 5,
 }

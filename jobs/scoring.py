@@ -19,8 +19,9 @@ def score_shard(
 
     Returns:
         By behaviour, sorted by user, then item: `user`, `item`, `score` (raw log-odds),
-        `probability`, `proposed_by` (bit g is set where generator g of the configuration
-        proposed the pair) and `popularity` (decayed count of the item's events).
+        `probability`, `order` (what `position` follows, higher first), `proposed_by` (bit g is set
+        where generator g of the configuration proposed the pair) and `popularity` (decayed count
+        of the item's events).
     """
     pairs = state.candidates(users)
     features = state.describe(pairs)
@@ -31,9 +32,12 @@ def score_shard(
     scored = {}
     for model in models:
         allowed = pl.Series(state.allowed(model.behaviour, pairs))
-        score = model.score(features.filter(allowed), threads=threads)
+        described_pairs = features.filter(allowed)
+        score = model.log_odds(described_pairs, threads=threads)
         scored[model.behaviour] = described.filter(allowed).with_columns(
-            score=pl.Series(score), probability=pl.Series(model.calibration(score))
+            score=pl.Series(score),
+            probability=pl.Series(model.calibration(score)),
+            order=pl.Series(model.ranker.score(described_pairs, threads=threads)),
         )
     return scored
 
@@ -56,7 +60,7 @@ def predictions(
     """The rows to publish: ids instead of positions, and the final order.
 
     Returns:
-        user_id, item_id, behaviour, horizon_days, position (1 = most probable of the user),
+        user_id, item_id, behaviour, horizon_days, position (1 = the user's first),
         score, probability, generators (names), sorted by user, behaviour, position.
     """
     names = list(state.material.config.candidates.budgets)
@@ -64,7 +68,7 @@ def predictions(
     frames = []
     for model in models:
         frame = scored[model.behaviour]
-        probability: Floats = frame.get_column("probability").to_numpy()
+        order: Floats = frame.get_column("order").to_numpy()
         user, item = frame.get_column("user"), frame.get_column("item")
         frames.append(
             frame.select(
@@ -72,7 +76,7 @@ def predictions(
                 inputs.items.get_column("item_id").gather(item),
                 behaviour=pl.lit(model.behaviour),
                 horizon_days=pl.lit(model.horizon_days, dtype=pl.Int32),
-                position=pl.Series(positions(frame, probability)),
+                position=pl.Series(positions(frame, order)),
                 score="score",
                 probability="probability",
                 generators=_names(frame.get_column("proposed_by"), names),

@@ -1,24 +1,33 @@
 """Everything that is computed from the rows before one `as_of`: candidates and their features."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from index import neighbours
 from index.candidates import propose
 from index.rows import contains
-from index.snapshot import Snapshot, Weights
+from index.snapshot import ORDER_DECAY, Snapshot, Weights
+from index.whitening import whitened
 from jobs.config import Config
 from jobs.ingest import Inputs
 from rank.features import Features
 from rank.known import Known
 from rank.labels import happened
 from rank.projection import Projection
+
+if TYPE_CHECKING:
+    from embed.towers import Towers
+
+# Of a busier user, so many of the latest steps are learnt from.
+NEWEST_STEPS = 100
 
 Users = NDArray[np.int32]
 Vectors = NDArray[np.float32]
@@ -152,8 +161,26 @@ class State:
                 popular_half_life_days=config.candidates.popular_half_life_days,
                 ease_items=config.candidates.ease_items,
             ),
+            asks=self._towers.asks if config.candidates.two_tower else None,
+            answers=self._towers.answers if config.candidates.two_tower else None,
             corpus=self.inputs.before(self.corpus_as_of).events if self.corpus_as_of else None,
         )
+
+    @cached_property
+    def _towers(self) -> "Towers":
+        """Fitted on the latest steps of everybody's history."""
+        from embed.towers import fit_towers
+
+        rows = self.inputs.before(self.corpus_as_of or self.as_of).events
+        histories, following = neighbours.steps(
+            neighbours.latest_first(rows),
+            len(self.inputs.items),
+            decay=ORDER_DECAY,
+            newest=NEWEST_STEPS,
+        )
+        texts = whitened(self.material.item_vectors, self.material.items_before(self.as_of))
+        seed = self.material.config.training.seed
+        return fit_towers(texts, histories, following, seed=seed)
 
     @cached_property
     def features(self) -> Features:
@@ -174,7 +201,14 @@ class State:
             user_attributes=tuple(config.users.attributes),
             projection=self.projection,
         )
-        return Features(known, without=self.without)
+        return Features(known, without=self.without, of_items=self._of_items(known))
+
+    def _of_items(self, known: Known) -> Known | None:
+        if self.corpus_as_of is None:
+            return None
+        rows = self.inputs.before(self.corpus_as_of)
+        snapshot = replace(self.snapshot, events=rows.events)
+        return replace(known, events=rows.events, affinity=snapshot.affinity)
 
     def candidates(self, users: Users) -> pl.DataFrame:
         """Candidate pairs of some eligible users, sorted by user, then item."""

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from jobs.config import Config
 from jobs.scoring import score_shard
@@ -14,13 +15,15 @@ from jobs.state import Material, State
 from rank.calibrate import Calibration, Floats
 from rank.labels import labels, sampled
 from rank.metrics import Labels, best_f1_threshold, probability_metrics, ranking_metrics
-from rank.model import Example, Hyperparameters, Model, train
+from rank.model import Model
 from rank.projection import Projection
+from rank.trees import Example, Hyperparameters, TooFewPositives, grow
 from rank.windows import training_windows
 
 OnProgress = Callable[[str], None]
-# For the pairs of one shard that are learnt from: whether this behaviour uses them, and its label.
-Chosen = tuple[Labels, Labels]
+# For the pairs of one shard that are learnt from: may the behaviour still come, whose they are,
+# did it follow, are they in the sample.
+Chosen = tuple[Labels, NDArray[np.int32], Labels, Labels]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def train_models(
     """Train on the windows that are over at `as_of`, the last of which is the test.
 
     Raises:
-        rank.model.TooFewPositives: a window holds no example of a behaviour.
+        rank.trees.TooFewPositives: a window holds no example of a behaviour.
         rank.calibrate.CannotCalibrate: the calibration window holds one outcome only.
     """
     config = material.config
@@ -80,7 +83,7 @@ def train_models(
         on_progress(f"window {start:%Y-%m-%d}")
         return State(material, start, projection, without=without)
 
-    examples = [_examples(state(start)) for start in (*windows.train, windows.stop)]
+    examples = [examples_of(state(start)) for start in (*windows.train, windows.stop)]
     models = [_grow(config, wanted.behaviour, examples) for wanted in config.predict]
     del examples
     outcomes = _outcomes(state(windows.calibrate), models)
@@ -92,8 +95,8 @@ def train_models(
     return Trained(as_of, tuple(calibrated), projection, pl.concat(metrics))
 
 
-def _examples(state: State) -> dict[str, Example]:
-    """Positives and sampled negatives among the candidates of all eligible users."""
+def examples_of(state: State) -> dict[str, Example]:
+    """The candidates to learn from: positives, a sample of all, all of users with a positive."""
     config = state.material.config
     targets = {
         w.behaviour: state.material.targets(w.behaviour, state.as_of) for w in config.predict
@@ -102,6 +105,7 @@ def _examples(state: State) -> dict[str, Example]:
     chosen: dict[str, list[Chosen]] = {behaviour: [] for behaviour in targets}
     for users in state.shards():
         pairs = state.candidates(users)
+        asked = pairs.get_column("user").to_numpy()
         followed = {behaviour: labels(pairs, targets[behaviour]) for behaviour in targets}
         drawn = sampled(
             pairs,
@@ -109,38 +113,52 @@ def _examples(state: State) -> dict[str, Example]:
             as_of=state.as_of,
             seed=config.training.seed,
         )
-        kept = np.logical_or.reduce([drawn, *followed.values()])
+        followers = [np.isin(asked, asked[happened]) for happened in followed.values()]
+        kept = np.logical_or.reduce([drawn, *followers])
         features.append(state.describe(pairs.filter(kept)))
         for behaviour, happened in followed.items():
-            use = (drawn | happened) & state.allowed(behaviour, pairs)
-            chosen[behaviour].append((use[kept], happened[kept]))
+            allowed = state.allowed(behaviour, pairs)
+            columns = (allowed[kept], asked[kept], happened[kept], drawn[kept])
+            chosen[behaviour].append(columns)
     described = pl.concat(features)
     return {behaviour: _example(described, parts) for behaviour, parts in chosen.items()}
 
 
 def _example(features: pl.DataFrame, parts: list[Chosen]) -> Example:
-    use, happened = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Example(features=features.filter(pl.Series(use)), happened=happened[use])
+    use, users, happened, drawn = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Example(features.filter(pl.Series(use)), users[use], happened[use], drawn[use])
 
 
 def _grow(config: Config, behaviour: str, examples: list[dict[str, Example]]) -> Model:
     *grown_on, stopped_on = (window[behaviour] for window in examples)
+    horizon = config.prediction(behaviour).horizon_days
+    parameters = hyperparameters(config)
+    try:
+        return Model(
+            behaviour=behaviour,
+            horizon_days=horizon,
+            classifier=grow(grown_on, stopped_on, objective="binary", parameters=parameters),
+            ranker=grow(grown_on, stopped_on, objective="lambdarank", parameters=parameters),
+            negative_share=config.training.negative_share,
+        )
+    except TooFewPositives as error:
+        raise TooFewPositives(
+            f"{behaviour!r} within {horizon} days: {error}: choose a longer horizon_days, more "
+            "candidates or a later as_of"
+        ) from None
+
+
+def hyperparameters(config: Config) -> Hyperparameters:
+    """How trees are grown, from the configuration."""
     options = config.training
-    return train(
-        behaviour,
-        config.prediction(behaviour).horizon_days,
-        train=grown_on,
-        stop=stopped_on,
-        negative_share=options.negative_share,
-        parameters=Hyperparameters(
-            learning_rate=options.learning_rate,
-            num_leaves=options.num_leaves,
-            min_rows_per_leaf=options.min_rows_per_leaf,
-            max_rounds=options.max_rounds,
-            early_stopping_rounds=options.early_stopping_rounds,
-            seed=options.seed,
-            threads=config.scoring.threads,
-        ),
+    return Hyperparameters(
+        learning_rate=options.learning_rate,
+        num_leaves=options.num_leaves,
+        min_rows_per_leaf=options.min_rows_per_leaf,
+        max_rounds=options.max_rounds,
+        early_stopping_rounds=options.early_stopping_rounds,
+        seed=options.seed,
+        threads=config.scoring.threads,
     )
 
 
@@ -181,14 +199,15 @@ def _test(state: State, model: Model, baseline: Baseline, outcome: pl.DataFrame)
     happened = outcome.get_column("happened").to_numpy()
     targets = state.material.targets(model.behaviour, state.as_of)
     popular = _log_popularity(outcome)
+    probability, order = (outcome.get_column(n).to_numpy() for n in ("probability", "order"))
     contestants = {
-        "nightrank": (outcome.get_column("probability").to_numpy(), model.threshold),
-        "popularity": (baseline.calibration(popular), baseline.threshold),
+        "nightrank": (probability, model.threshold, order),
+        "popularity": (baseline.calibration(popular), baseline.threshold, popular),
     }
     rows = []
-    for name, (probability, threshold) in contestants.items():
+    for name, (probability, threshold, order) in contestants.items():
         values = probability_metrics(happened, probability, threshold=threshold)
-        values |= ranking_metrics(outcome, probability, targets)
+        values |= ranking_metrics(outcome, order, targets)
         rows += [(name, "all", metric, value) for metric, value in values.items()]
     rows += [
         ("nightrank", f"generator:{name}", "candidate_recall", recall)

@@ -117,10 +117,12 @@ class Features:
     Attributes:
         known: the state before `as_of`.
         without: names of groups (see `GROUPS`) to leave out.
+        of_items: what the figures of items alone are counted from, where that is not `known`.
     """
 
     known: Known
     without: Collection[str] = ()
+    of_items: Known | None = None
 
     def __call__(self, pairs: pl.DataFrame, profiles: Values) -> pl.DataFrame:
         """Float32 columns aligned to `pairs`, the same names in the same order at every `as_of`.
@@ -140,17 +142,17 @@ class Features:
 
     @cached_property
     def _of_users(self) -> Columns:
-        return self._tables(USER_TABLES)
+        return self._tables(USER_TABLES, self.known)
 
     @cached_property
     def _of_items(self) -> Columns:
-        return self._tables(ITEM_TABLES)
+        return self._tables(ITEM_TABLES, self.of_items or self.known)
 
-    def _tables(self, tables: dict[str, Table]) -> Columns:
+    def _tables(self, tables: dict[str, Table], known: Known) -> Columns:
         columns: Columns = {}
         for name, table in tables.items():
             if name not in self.without:
-                columns |= table(self.known)
+                columns |= table(known)
         return columns
 
 

@@ -1,0 +1,189 @@
+"""Trees grown by LightGBM: for the probability, or for the order of each user's candidates."""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rank.calibrate import Floats
+
+if TYPE_CHECKING:
+    import lightgbm
+
+Labels = NDArray[np.bool_]
+Objective = Literal["binary", "lambdarank"]
+
+# The order is learnt for the first so many places of a user's list.
+LISTED = 10
+
+
+class TooFewPositives(Exception):
+    """A window holds no example of the behaviour among the candidates."""
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """How the trees are grown; see LightGBM's parameters of the same meaning."""
+
+    learning_rate: float
+    num_leaves: int
+    min_rows_per_leaf: int
+    max_rounds: int
+    early_stopping_rounds: int
+    seed: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """Candidates of one window to learn from, those of a user together.
+
+    Attributes:
+        features: (n, f).
+        users: (n,) whose candidate a row is.
+        happened: (n,) whether the behaviour followed.
+        drawn: (n,) whether a row is in the sample that stands for all candidates.
+    """
+
+    features: pl.DataFrame
+    users: NDArray[np.int32]
+    happened: Labels
+    drawn: Labels
+
+    def rows(self, objective: Objective) -> Labels:
+        """(n,) what an objective learns from.
+
+        The probability needs the sample and every positive; the order needs all candidates of
+        the users with a positive, and nobody else's.
+        """
+        if objective == "binary":
+            return self.drawn | self.happened
+        return np.isin(self.users, self.users[self.happened])
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A grown model.
+
+    Attributes:
+        text: LightGBM's text form of the booster.
+        features: the columns it was grown on, in order.
+    """
+
+    text: str
+    features: tuple[str, ...]
+
+    def score(self, features: pl.DataFrame, *, threads: int) -> Floats:
+        """(n,) raw score of `features` (n, f): log-odds, or a number that only orders."""
+        import lightgbm
+
+        if features.is_empty():  # LightGBM refuses a matrix without rows
+            return np.zeros(0)
+        booster = lightgbm.Booster(model_str=self.text)
+        matrix = features.select(self.features).to_numpy()
+        raw = booster.predict(matrix, raw_score=True, num_threads=threads)
+        return np.asarray(raw, dtype=np.float64)
+
+    @property
+    def rounds(self) -> int:
+        """Number of trees."""
+        return self.text.count("\nTree=")
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def grow(
+    train: Sequence[Example],
+    stop: Example | None,
+    *,
+    objective: Objective,
+    parameters: Hyperparameters,
+) -> Trees:
+    """Grow trees on the training windows until `stop` gets no better, or `max_rounds` of them.
+
+    `binary` minimises the cross-entropy; `lambdarank` the discounted gain lost in the first
+    places of each user's list (Burges, From RankNet to LambdaRank to LambdaMART, MSR-TR-2010-82).
+    The result is the same for any number of threads.
+
+    Raises:
+        TooFewPositives: the training windows or the stopping window hold no positive.
+    """
+    import lightgbm
+
+    _check_positives(train, "training windows")
+    grown_on = _dataset(train, objective)
+    stopped_on: list[lightgbm.Dataset] = []
+    callbacks: list[Callable[..., object]] = []
+    if stop is not None:
+        _check_positives([stop], "early-stopping window")
+        stopped_on.append(_dataset([stop], objective, reference=grown_on))
+        patience = parameters.early_stopping_rounds
+        callbacks.append(lightgbm.early_stopping(patience, verbose=False))
+    booster = lightgbm.train(
+        _parameters(objective, parameters),
+        grown_on,
+        num_boost_round=parameters.max_rounds,
+        valid_sets=stopped_on,
+        callbacks=callbacks,
+    )
+    text = booster.model_to_string(num_iteration=booster.best_iteration)
+    return Trees(text=_without_threads(text), features=tuple(train[0].features.columns))
+
+
+def _check_positives(examples: Sequence[Example], window: str) -> None:
+    if not any(example.happened.any() for example in examples):
+        raise TooFewPositives(f"no candidate of the {window} was followed by it")
+
+
+def _dataset(
+    examples: Sequence[Example], objective: Objective, reference: "lightgbm.Dataset | None" = None
+) -> "lightgbm.Dataset":
+    import lightgbm
+
+    rows = [example.rows(objective) for example in examples]
+    kept = list(zip(examples, rows, strict=True))
+    matrix = np.concatenate([e.features.filter(pl.Series(r)).to_numpy() for e, r in kept])
+    happened = np.concatenate([e.happened[r] for e, r in kept]).astype(np.float32)
+    groups = None
+    if objective == "lambdarank":
+        groups = np.concatenate([_run_lengths(e.users[r]) for e, r in kept])
+    names = examples[0].features.columns
+    return lightgbm.Dataset(matrix, happened, group=groups, feature_name=names, reference=reference)
+
+
+def _run_lengths(values: NDArray[np.int32]) -> NDArray[np.int64]:
+    starts = np.flatnonzero(np.diff(values, prepend=-1))
+    return np.diff(np.append(starts, len(values)))
+
+
+def _parameters(objective: Objective, parameters: Hyperparameters) -> dict[str, object]:
+    metric = {"binary": "binary_logloss", "lambdarank": "ndcg"}
+    return {
+        "objective": objective,
+        "metric": metric[objective],
+        "eval_at": LISTED,
+        "learning_rate": parameters.learning_rate,
+        "num_leaves": parameters.num_leaves,
+        "min_data_in_leaf": parameters.min_rows_per_leaf,
+        "feature_fraction": 0.7,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "seed": parameters.seed,
+        "num_threads": parameters.threads,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+
+
+def _without_threads(text: str) -> str:
+    """The text minus the one parameter that may differ from machine to machine."""
+    return re.sub(r"^\[num_threads: \d+\]\n", "", text, flags=re.MULTILINE)
