@@ -27,10 +27,6 @@ USERS_PER_BLOCK = 512
 MOST_EASE_ITEMS = 20_000
 LIST_LENGTH = 10
 
-# RecTools' tutorial of its two-stage model: candidates of each first stage, negatives of a user.
-CANDIDATES = 30
-NEGATIVES = 3
-
 
 @dataclass(frozen=True)
 class Split:
@@ -125,22 +121,23 @@ def implicit_als(
 
     Hu, Koren and Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008.
     """
-    model = _package("implicit.als").AlternatingLeastSquares(
-        factors=int(factors),
-        regularization=regularization,
-        alpha=alpha,
-        use_gpu=False,
-        num_threads=1,
-        random_state=seed,
-    )
+    train = sp.csr_matrix(_matrix(split.train, split))
     history = sp.csr_matrix(_matrix(split.history, split))
     with threadpool_limits(1, "blas"):
-        model.fit(sp.csr_matrix(_matrix(split.train, split)), show_progress=False)
-        return _lists(
-            split,
-            k,
-            lambda users: model.recalculate_user(users, history[users]) @ model.item_factors.T,
+        model = _package("implicit.als").AlternatingLeastSquares(
+            factors=int(factors),
+            regularization=regularization,
+            alpha=alpha,
+            use_gpu=False,
+            num_threads=1,
+            random_state=seed,
         )
+        model.fit(train, show_progress=False)
+
+        def score(users: Ids) -> Any:
+            return model.recalculate_user(users, history[users]) @ model.item_factors.T
+
+        return _lists(split, k, score)
 
 
 def implicit_bpr(
@@ -158,21 +155,25 @@ def implicit_bpr(
     A user without rows in `train` gets the items by their bias. One thread, as several race.
     Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.
     """
-    model = _package("implicit.bpr").BayesianPersonalizedRanking(
-        factors=int(factors),
-        learning_rate=learning_rate,
-        regularization=regularization,
-        use_gpu=False,
-        num_threads=1,
-        random_state=seed,
-    )
+    train = sp.csr_matrix(_matrix(split.train, split))
     with threadpool_limits(1, "blas"):
-        model.fit(sp.csr_matrix(_matrix(split.train, split)), show_progress=False)
+        model = _package("implicit.bpr").BayesianPersonalizedRanking(
+            factors=int(factors),
+            learning_rate=learning_rate,
+            regularization=regularization,
+            use_gpu=False,
+            num_threads=1,
+            random_state=seed,
+        )
+        model.fit(train, show_progress=False)
+        # implicit sets users without rows to zero, the constant beside the items' bias too.
         model.user_factors[:, -1] = 1.0
         return _lists(split, k, lambda users: model.user_factors[users] @ model.item_factors.T)
 
 
-def rectools_two_stage(split: Split, k: int, seed: int) -> Lists:
+def rectools_two_stage(
+    split: Split, k: int, seed: int, *, candidates: float = 30, negatives: float = 3
+) -> Lists:
     """RecTools' CandidateRankingModel: three first stages, reranked by LightGBM's LambdaRank.
 
     As in its candidate_ranking_model_tutorial: 30 candidates of each first stage with rank and
@@ -187,11 +188,13 @@ def rectools_two_stage(split: Split, k: int, seed: int) -> Lists:
         split.train, on="item", how="semi"
     )
     with threadpool_limits(1, "blas"):
-        model = _two_stage(seed).fit(_dataset(split.train, split.train))
+        model = _two_stage(seed, int(candidates), int(negatives)).fit(
+            _dataset(split.train, split.train)
+        )
         found = model.recommend(
             users=split.users,
             dataset=_dataset(known, split.train),
-            k=3 * CANDIDATES,
+            k=3 * int(candidates),
             filter_viewed=True,
             on_unsupported_targets="ignore",
         )
@@ -220,6 +223,61 @@ PEERS: dict[str, Peer] = {
     "implicit_bpr": implicit_bpr,
     "rectools_two_stage": rectools_two_stage,
 }
+
+# What `chosen` tries; the first point is the peer's default. A peer without a grid keeps its own.
+GRID: dict[str, tuple[Settings, ...]] = {
+    "itemknn": tuple({"decay": decay} for decay in (0.7, 1.0, 0.9, 0.8, 0.5)),
+    "ease": tuple(
+        {"penalty": penalty, "decay": decay}
+        for penalty, decay in ((50.0, 0.7), (200.0, 0.7), (500.0, 0.7), (200.0, 0.9))
+    ),
+    "implicit_als": tuple(
+        {"factors": factors, "alpha": alpha}
+        for factors, alpha in ((100, 1.0), (100, 10.0), (100, 40.0), (256, 10.0), (256, 40.0))
+    ),
+    "implicit_bpr": tuple(
+        {"learning_rate": rate, "regularization": regularization}
+        for rate, regularization in ((0.01, 0.01), (0.1, 0.01), (0.1, 0.03), (0.2, 0.03))
+    ),
+    "rectools_two_stage": (
+        {"candidates": 30, "negatives": 3},
+        {"candidates": 100, "negatives": 90},
+    ),
+}
+
+
+def chosen(peer: str, validation: Split, targets: Ids, *, seed: int = 0) -> Settings:
+    """The point of the peer's grid with the highest NDCG@10 on validation items.
+
+    Use it as `partial(PEERS[peer], **settings)`.
+
+    Args:
+        peer: a key of `PEERS`.
+        validation: what was known before the validation items.
+        targets: the validation items, aligned with `validation.users`.
+        seed: of the peer.
+
+    Returns:
+        The best point, the earliest of equals; nothing where the peer has no grid.
+    """
+    if peer not in GRID:
+        return {}
+
+    def gain(settings: Settings) -> float:
+        items, _ = partial(PEERS[peer], **settings)(validation, LIST_LENGTH, seed)
+        return ndcg(items, targets)
+
+    return max(GRID[peer], key=gain)
+
+
+def ndcg(items: Ids, targets: Ids) -> float:
+    """Mean of 1 / log2(1 + position) of the target in its user's list, 0 where it is not there.
+
+    >>> ndcg(np.array([[7, 8, 9], [7, 8, 9]]), np.array([9, 1]))
+    0.25
+    """
+    hit = items == targets[:, None]
+    return float((hit / np.log2(np.arange(items.shape[1]) + 2)).sum(axis=1).mean())
 
 
 def _matrix(events: pl.DataFrame, split: Split, *, decay: float = 1.0) -> sp.csr_array:
@@ -256,7 +314,7 @@ def _best(scores: Scores, k: int) -> Lists:
     )
 
 
-def _two_stage(seed: int) -> Any:
+def _two_stage(seed: int, candidates: int, negatives: int) -> Any:
     """RecTools' model, not fitted."""
     from lightgbm import LGBMRanker
 
@@ -265,32 +323,36 @@ def _two_stage(seed: int) -> Any:
         use_gpu=False, num_threads=1, random_state=seed
     )
     cosine = _package("implicit.nearest_neighbours").CosineRecommender(num_threads=1)
-    first_stage = [
+    first_stages = (
         models.PopularModel(),
         models.ImplicitItemKNNWrapperModel(cosine),
         models.ImplicitALSWrapperModel(als),
-    ]
-
-    class GroupedByUser(ranking.Reranker):  # type: ignore[misc]
-        """LambdaRank needs the rows of a user together; RecTools' own reranker shuffles them."""
-
-        def prepare_fit_kwargs(self, candidates_with_target: Any) -> dict[str, Any]:
-            rows = candidates_with_target.sort_values(["user_id", "item_id"])
-            group = rows.groupby("user_id").size().to_numpy()
-            return {**super().prepare_fit_kwargs(rows), "group": group}
-
+    )
     ranker = LGBMRanker(
         random_state=seed, n_jobs=1, deterministic=True, force_row_wise=True, verbose=-1
     )
     return ranking.CandidateRankingModel(
         [
-            ranking.CandidateGenerator(model, CANDIDATES, keep_ranks=True, keep_scores=True)
-            for model in first_stage
+            ranking.CandidateGenerator(model, candidates, keep_ranks=True, keep_scores=True)
+            for model in first_stages
         ],
         splitter=_package("rectools.model_selection").LastNSplitter(1),
-        reranker=GroupedByUser(ranker),
-        sampler=ranking.PerUserNegativeSampler(NEGATIVES, random_state=seed),
+        reranker=_grouped_reranker(ranker),
+        sampler=ranking.PerUserNegativeSampler(negatives, random_state=seed),
     )
+
+
+def _grouped_reranker(ranker: Any) -> Any:
+    """RecTools' reranker with the rows of a user together, which LambdaRank needs."""
+    base: Any = _package("rectools.models.ranking").Reranker
+
+    class GroupedByUser(base):  # type: ignore[misc]
+        def prepare_fit_kwargs(self, candidates_with_target: Any) -> dict[str, Any]:
+            rows = candidates_with_target.sort_values(["user_id", "item_id"])
+            group = rows.groupby("user_id").size().to_numpy()
+            return {**super().prepare_fit_kwargs(rows), "group": group}
+
+    return GroupedByUser(ranker)
 
 
 def _dataset(events: pl.DataFrame, known: pl.DataFrame) -> Any:

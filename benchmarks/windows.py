@@ -66,4 +66,4 @@ def window(
     as_of = END - last * DAY
     state = State(material, as_of, projection, without=without, corpus_as_of=as_of - DAY)
     targets = material.targets(BEHAVIOUR, as_of)
-    return Window(targets, examples_of(state)[BEHAVIOUR])
+    return Window(targets, examples_of(state)[BEHAVIOUR].of_followers())

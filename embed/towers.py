@@ -63,7 +63,7 @@ def fit_towers(
     places = torch.from_numpy(np.searchsorted(known, following))
     columns = sp.csr_array(histories[:, known])
     for rows in batches:
-        loss = model.loss(_tensor(columns[rows]), places[rows])
+        loss = model.loss(columns[rows], places[rows])
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -90,9 +90,9 @@ class _Model:
             {"params": self.own, "weight_decay": OWN_DECAY},
         ]
 
-    def loss(self, histories: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+    def loss(self, histories: sp.csr_array, following: torch.Tensor) -> torch.Tensor:
         asks, answers = (self.texts @ m + own for m, own in zip(self.maps, self.own, strict=True))
-        query = functional.normalize(histories @ asks, dim=1)
+        query = functional.normalize(_sums(histories, asks), dim=1)
         kept = torch.rand(query.shape, generator=self.generator) >= DROPOUT
         shown, bias = functional.normalize(answers, dim=1), self.bias
         if len(shown) > MOST_ITEMS:
@@ -123,9 +123,12 @@ def _batches(n: int, seed: int) -> list[NDArray[np.int64]]:
     return [part for _ in range(epochs) for part in np.array_split(rng.permutation(n), size)]
 
 
-def _tensor(matrix: sp.csr_array) -> torch.Tensor:
-    index = (
-        torch.from_numpy(matrix.indptr.astype(np.int64)),
-        torch.from_numpy(matrix.indices.astype(np.int64)),
+def _sums(weights: sp.csr_array, table: torch.Tensor) -> torch.Tensor:
+    """`weights @ table`, with a gradient for the table."""
+    return functional.embedding_bag(
+        torch.from_numpy(weights.indices.astype(np.int64)),
+        table,
+        torch.from_numpy(weights.indptr[:-1].astype(np.int64)),
+        mode="sum",
+        per_sample_weights=torch.from_numpy(weights.data),
     )
-    return torch.sparse_csr_tensor(*index, torch.from_numpy(matrix.data), size=matrix.shape)

@@ -1,17 +1,20 @@
 """The union of what the generators propose, one row for each (user, item) pair."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from index.generators import GENERATORS, LOGARITHMIC, SCORES_ANY_PAIR, Users, pair_scores
-from index.rows import PADDING, pair_keys
+from index.generators import GENERATORS, LOGARITHMIC, Proposals, Users
+from index.rows import PADDING, best_first, pair_keys, places
 from index.snapshot import Snapshot
 
 # Cormack, Clarke and Buettcher, Reciprocal Rank Fusion, SIGIR 2009: 1 / (60 + rank).
 FUSION_OFFSET = 60.0
+
+Floats = NDArray[np.float32]
 
 
 def propose(
@@ -28,76 +31,86 @@ def propose(
     Returns:
         Sorted by user, then item: `user`, `item` (Int32) and for each generator in `budgets`
         `rank_<name>` (1 = best) and `score_<name>` (Float32, the generator's own scale), null
-        where it did not propose the pair; generators by neighbours score every pair of the union.
-        `share_<name>` is the score over the largest of the user.
+        where it did not propose the pair; a generator that knows the score of any pair gives it
+        for each. `share_<name>` is the score over the user's largest.
     """
     n_items = snapshot.shape[1]
-    proposals = {name: GENERATORS[name](snapshot, users, k) for name, k in budgets.items() if k}
-    keys = {name: _keys(users, items, n_items) for name, (items, _) in proposals.items()}
-    union = np.unique(np.concatenate([k for k, _ in keys.values()] or [np.empty(0, np.int64)]))
-    columns: dict[str, NDArray[np.float32]] = {}
+    found = {
+        name: _Found.of(GENERATORS[name](snapshot, users, k), users, n_items)
+        for name, k in budgets.items()
+        if k
+    }
+    keys = np.sort(np.concatenate([np.empty(0, np.int64), *(f.keys for f in found.values())]))
+    union = keys[np.diff(keys, prepend=-1) > 0]
+    kept = union[_best(union, found, n_items, per_user)]
+    pairs = {"user": kept // n_items, "item": kept % n_items}
+    rows = np.searchsorted(users, pairs["user"])
+    columns: dict[str, Floats] = {}
+    nothing: Floats = np.full(len(kept), np.nan, dtype=np.float32)
     for name in budgets:
-        rank, score = (np.full(len(union), np.nan, dtype=np.float32) for _ in range(2))
-        if name in proposals and name in SCORES_ANY_PAIR:
-            score = _scores(snapshot, users, union, name)
-        if name in proposals:
-            place = np.searchsorted(union, keys[name][0])
-            present = keys[name][1]
-            rank[place] = (np.nonzero(present)[1] + 1).astype(np.float32)
-            score[place] = proposals[name][1][present]
-        columns |= {f"rank_{name}": rank, f"score_{name}": score}
-        logarithmic = name in LOGARITHMIC
-        columns[f"share_{name}"] = _share(score, union // n_items, logarithmic=logarithmic)
-    kept = _best(union // n_items, columns, per_user)
-    frame = {name: values[kept] for name, values in columns.items()}
-    pairs = {"user": union[kept] // n_items, "item": union[kept] % n_items}
+        rank, score, most = nothing, nothing, nothing
+        if name in found:
+            rank, score, most = found[name].of_pairs(kept, rows, pairs["item"])
+        share = np.exp(score - most) if name in LOGARITHMIC else _share(score, most)
+        columns |= {f"rank_{name}": rank, f"score_{name}": score, f"share_{name}": share}
     return pl.DataFrame(
-        {name: values.astype(np.int32) for name, values in pairs.items()} | frame, nan_to_null=True
+        {name: values.astype(np.int32) for name, values in pairs.items()} | columns,
+        nan_to_null=True,
     )
 
 
-def _keys(
-    users: Users, items: NDArray[np.int32], n_items: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    present = items != PADDING
-    asked = np.broadcast_to(users[:, None], items.shape)
-    return pair_keys(asked[present], items[present], n_items), present
+@dataclass(frozen=True)
+class _Found:
+    """The proposals of one generator, flat.
+
+    Attributes:
+        proposals: as the generator gave them.
+        keys: (m,) `pair_keys` of what it proposed.
+        rank: (m,) 1 = best.
+        score: (m,) its score.
+    """
+
+    proposals: Proposals
+    keys: NDArray[np.int64]
+    rank: Floats
+    score: Floats
+
+    @classmethod
+    def of(cls, proposals: Proposals, users: Users, n_items: int) -> "_Found":
+        row, place = np.nonzero(proposals.items != PADDING)
+        keys = pair_keys(users[row], proposals.items[row, place], n_items)
+        rank = (place + 1).astype(np.float32)
+        return cls(proposals, keys, rank, proposals.scores[row, place])
+
+    def of_pairs(
+        self, pairs: NDArray[np.int64], rows: NDArray[np.int64], items: NDArray[np.int64]
+    ) -> tuple[Floats, Floats, Floats]:
+        """Rank and score of each pair and the largest score of its user; NaN: not known."""
+        rank, score = (np.full(len(pairs), np.nan, dtype=np.float32) for _ in range(2))
+        if self.proposals.score_of and len(pairs):
+            score = self.proposals.score_of(rows, items)
+        place = np.minimum(np.searchsorted(pairs, self.keys), len(pairs) - 1)
+        present = pairs[place] == self.keys
+        rank[place[present]] = self.rank[present]
+        score[place[present]] = self.score[present]
+        return rank, score, self.proposals.scores.max(axis=1, initial=-np.inf)[rows]
 
 
-def _share(
-    score: NDArray[np.float32], users: NDArray[np.int64], *, logarithmic: bool
-) -> NDArray[np.float32]:
+def _share(score: Floats, most: Floats) -> Floats:
     """Each score over the largest of its user; NaN where that is not positive."""
-    if len(score) == 0:
-        return score
-    starts = np.flatnonzero(np.diff(users, prepend=-1))
-    most = np.repeat(np.fmax.reduceat(score, starts), np.diff([*starts, len(score)]))
-    if logarithmic:
-        return np.asarray(np.exp(score - most))
     unknown = np.full_like(score, np.nan)
     return np.asarray(np.divide(score, most, out=unknown, where=most > 0))
 
 
-def _scores(
-    snapshot: Snapshot, users: Users, union: NDArray[np.int64], name: str
-) -> NDArray[np.float32]:
-    """The generator's score of each pair of the union."""
-    n_items = snapshot.shape[1]
-    if len(union) == 0:
-        return np.empty(0, dtype=np.float32)
-    return pair_scores(
-        snapshot, users, name, np.searchsorted(users, union // n_items), union % n_items
-    )
-
-
 def _best(
-    users: NDArray[np.int64], columns: Mapping[str, NDArray[np.float32]], per_user: int
+    union: NDArray[np.int64], found: Mapping[str, _Found], n_items: int, per_user: int
 ) -> NDArray[np.bool_]:
-    ranks = np.stack([v for name, v in columns.items() if name.startswith("rank_")])
-    fused = np.nansum(1.0 / (FUSION_OFFSET + ranks), axis=0)
-    order = np.lexsort((np.arange(len(users)), -fused, users))
-    sorted_users = users[order]
-    place = np.arange(len(users)) - np.searchsorted(sorted_users, sorted_users)
+    """(n,) whether a pair is among its user's best."""
+    fused: Floats = np.zeros(len(union), dtype=np.float32)
+    for one in found.values():
+        fused[np.searchsorted(union, one.keys)] += 1.0 / (FUSION_OFFSET + one.rank)
+    users = union // n_items
+    order = best_first(users, union % n_items, fused)
     kept = np.zeros(len(users), dtype=bool)
-    kept[order[place < per_user]] = True
+    kept[order[places(users) < per_user]] = True  # users ascend in either order
     return kept

@@ -5,14 +5,16 @@ import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from index.rows import best_first, entries_where, places
 from index.store import VectorIndex, Vectors
 
 # What a user did beyond these many latest distinct items is left out, so that the cost grows
 # with the number of users and not with the square of the busiest one's history.
 MAX_ITEMS_PER_USER = 200
 NEIGHBOURS_PER_ITEM = 200
-
 LONGEST_HISTORY = 50
+# Products are computed in blocks of rows that hold about so many numbers.
+CELLS_PER_BLOCK = 2**23
 
 # Chosen on the validation items of leave-one-out Beauty; see docs/benchmarks.md.
 DIRECTED_GAP = 10
@@ -36,8 +38,8 @@ def latest_first(events: pl.DataFrame) -> pl.DataFrame:
 def ordered(latest: pl.DataFrame, shape: tuple[int, int], *, decay: float) -> sp.csr_array:
     """(n_users, n_items): decay ** place for the items of `latest_first`."""
     weight = decay ** latest.get_column("place").to_numpy().astype(np.float64)
-    places = (latest.get_column("user").to_numpy(), latest.get_column("item").to_numpy())
-    return sp.csr_array((weight.astype(np.float32), places), shape=shape)
+    pairs = (latest.get_column("user").to_numpy(), latest.get_column("item").to_numpy())
+    return sp.csr_array((weight.astype(np.float32), pairs), shape=shape)
 
 
 def steps(
@@ -88,8 +90,8 @@ def directed(latest: pl.DataFrame, shape: tuple[int, int]) -> sp.csr_array:
         rows += [before, after]
         columns += [after, before]
         values += [np.full(len(before), 1.0 / gap), np.full(len(before), BACKWARD / gap)]
-    places = (np.concatenate(rows), np.concatenate(columns))
-    entries = (np.concatenate(values).astype(np.float32), places)
+    pairs = (np.concatenate(rows), np.concatenate(columns))
+    entries = (np.concatenate(values).astype(np.float32), pairs)
     return _damped(sp.csr_array(entries, shape=(shape[1], shape[1])), latest)
 
 
@@ -106,7 +108,7 @@ def ease(latest: pl.DataFrame, shape: tuple[int, int], *, max_items: int) -> sp.
     common = np.sort(np.lexsort((np.arange(len(count)), -count))[:max_items])
     common = common[count[common] > 0]
     if len(common) == 0:
-        return _empty(shape[1])
+        return sp.csr_array(users_of.T @ users_of)
     chosen = users_of[:, common]
     gram = np.asfortranarray((chosen.T @ chosen).toarray(), dtype=np.float32)
     gram[np.diag_indices_from(gram)] += EASE_PENALTY
@@ -119,28 +121,69 @@ def ease(latest: pl.DataFrame, shape: tuple[int, int], *, max_items: int) -> sp.
     k = min(NEIGHBOURS_PER_ITEM, len(common))
     top = np.sort(np.argpartition(-weights, k - 1, axis=1)[:, :k], axis=1)
     values = np.take_along_axis(weights, top, axis=1)
-    entries = (values.ravel(), (np.repeat(common, k), common[top.ravel()]))
-    found = sp.csr_array(entries, shape=(shape[1], shape[1]))
-    return _positive(found)
+    pairs = (np.repeat(common, k), common[top.ravel()])
+    entries = sp.coo_array((values.ravel(), pairs), shape=(shape[1], shape[1]))
+    return entries_where(entries, entries.data > 0)
+
+
+def two_hop(directed: sp.csr_array) -> sp.csr_array:
+    """What the neighbours' neighbours are, where they are not neighbours already.
+
+    Args:
+        directed: a matrix of neighbours, whose rows hold the strongest only.
+    """
+    itself = sp.eye_array(directed.shape[0], format="csr", dtype=directed.dtype)
+    return strongest_products(directed, directed, sp.csr_array(directed + itself))
 
 
 def similar(vectors: Vectors, asking: NDArray[np.int32], index: VectorIndex) -> sp.csr_array:
     """Cubed cosine of the texts of the items `asking` to those of the index, where positive."""
-    items, cosine = index.search(vectors[asking], NEIGHBOURS_PER_ITEM // 2 + 1)
+    return sp.csr_array(by_vectors(vectors, asking, index, k=NEIGHBOURS_PER_ITEM // 2).power(3))
+
+
+def by_vectors(
+    vectors: Vectors, asking: NDArray[np.int32], index: VectorIndex, *, k: int
+) -> sp.csr_array:
+    """The `k` largest inner products of the items `asking` with others of the index, if > 0."""
+    items, product = index.search(vectors[asking], k + 1)
     rows = np.broadcast_to(asking[:, None], items.shape)
-    kept = (items >= 0) & (items != rows) & (cosine > 0)
-    entries = (cosine[kept] ** 3, (rows[kept], items[kept]))
+    kept = (items >= 0) & (items != rows) & (product > 0)
+    entries = (product[kept], (rows[kept], items[kept]))
     return sp.csr_array(entries, shape=(len(vectors), len(vectors)))
+
+
+def strongest_products(
+    left: sp.csr_array, right: sp.csr_array, barred: sp.csr_array
+) -> sp.csr_array:
+    """The strongest positive entries of `left @ right` in each row, where `barred` has none.
+
+    Computed in blocks of rows, as the whole product may be too large.
+    """
+    rows = np.flatnonzero(np.diff(left.indptr))
+    size = max(CELLS_PER_BLOCK // max(right.shape[1], 1), 1)
+    kept_rows, columns, values = (
+        [np.empty(0, dtype)] for dtype in (np.int64, np.int64, np.float32)
+    )
+    for start in range(0, len(rows), size):
+        block = rows[start : start + size]
+        product = (left[block] @ right).toarray().astype(np.float32)
+        product[barred[block].nonzero()] = 0.0
+        k = min(NEIGHBOURS_PER_ITEM, product.shape[1])
+        least = np.partition(product, -k, axis=1)[:, -k, None]
+        row, column = np.nonzero((product > 0) & (product >= least))
+        kept_rows.append(block[row])
+        columns.append(column)
+        values.append(product[row, column])
+    pairs = (np.concatenate(kept_rows), np.concatenate(columns))
+    kept = sp.csr_array((np.concatenate(values), pairs), shape=barred.shape)
+    return strongest(kept, NEIGHBOURS_PER_ITEM)
 
 
 def strongest(matrix: sp.csr_array, k: int) -> sp.csr_array:
     """Only the `k` largest entries of each row, ties by column."""
-    coordinates = matrix.tocoo()
-    order = np.lexsort((coordinates.col, -coordinates.data, coordinates.row))
-    rows = coordinates.row[order]
-    kept = order[np.arange(len(rows)) - np.searchsorted(rows, rows) < k]
-    entries = (coordinates.data[kept], (coordinates.row[kept], coordinates.col[kept]))
-    return sp.csr_array(entries, shape=matrix.shape)
+    entries = matrix.tocoo()
+    order = best_first(entries.row, entries.col, entries.data)
+    return entries_where(entries, order[places(entries.row[order]) < k])
 
 
 def _damped(matrix: sp.csr_array, latest: pl.DataFrame) -> sp.csr_array:
@@ -148,20 +191,6 @@ def _damped(matrix: sp.csr_array, latest: pl.DataFrame) -> sp.csr_array:
     items = latest.get_column("item").to_numpy()
     count = np.maximum(np.bincount(items, minlength=matrix.shape[0]), 1.0)
     entries = matrix.tocoo()
-    kept = entries.row != entries.col
-    row, column = entries.row[kept], entries.col[kept]
-    damped = entries.data[kept] / (count[row] ** DAMPING[0] * count[column] ** DAMPING[1])
-    return sp.csr_array((damped.astype(np.float32), (row, column)), shape=matrix.shape)
-
-
-def _positive(matrix: sp.csr_array) -> sp.csr_array:
-    entries = matrix.tocoo()
-    kept = entries.data > 0
-    places = (entries.row[kept], entries.col[kept])
-    return sp.csr_array((entries.data[kept], places), shape=matrix.shape)
-
-
-def _empty(n_items: int) -> sp.csr_array:
-    nothing = np.empty(0, dtype=np.int32)
-    values = np.empty(0, dtype=np.float32)
-    return sp.csr_array((values, (nothing, nothing)), shape=(n_items, n_items))
+    divisor = count[entries.row] ** DAMPING[0] * count[entries.col] ** DAMPING[1]
+    entries.data = (entries.data / divisor).astype(np.float32)
+    return entries_where(entries, entries.row != entries.col)

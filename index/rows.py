@@ -6,17 +6,15 @@ from numpy.typing import NDArray
 
 PADDING = -1
 
+Positions = NDArray[np.int32] | NDArray[np.int64]
 
-def pair_keys(
-    users: NDArray[np.int32], items: NDArray[np.int32], n_items: int
-) -> NDArray[np.int64]:
+
+def pair_keys(users: Positions, items: Positions, n_items: int) -> NDArray[np.int64]:
     """One integer for each (user, item) pair, ordered by user, then item."""
     return users.astype(np.int64) * n_items + items
 
 
-def contains(
-    matrix: sp.csr_array, rows: NDArray[np.int32], columns: NDArray[np.int32]
-) -> NDArray[np.bool_]:
+def contains(matrix: sp.csr_array, rows: Positions, columns: Positions) -> NDArray[np.bool_]:
     """Whether the aligned (row, column) pairs are stored in `matrix`.
 
     >>> m = sp.csr_array(([True], ([0], [2])), shape=(2, 3))
@@ -26,11 +24,66 @@ def contains(
     n_columns = matrix.shape[1]
     coordinates = matrix.tocoo()
     stored = np.sort(pair_keys(coordinates.row, coordinates.col, n_columns))
-    asked = pair_keys(np.asarray(rows), np.asarray(columns), n_columns)
+    asked = pair_keys(rows, columns, n_columns)
     if len(stored) == 0:
         return np.zeros(len(asked), dtype=bool)
     place = np.minimum(np.searchsorted(stored, asked), len(stored) - 1)
     return np.asarray(stored[place] == asked)
+
+
+def entries_where(
+    entries: sp.coo_array, kept: NDArray[np.bool_] | NDArray[np.int64]
+) -> sp.csr_array:
+    """Only some entries of a matrix: those of a mask aligned to them, or at some positions.
+
+    >>> m = sp.coo_array(np.array([[1, 2], [3, 0]]))
+    >>> entries_where(m, m.data > 1).toarray().tolist()
+    [[0, 2], [3, 0]]
+    """
+    pairs = (entries.row[kept], entries.col[kept])
+    return sp.csr_array((entries.data[kept], pairs), shape=entries.shape)
+
+
+def best_first(
+    rows: Positions, columns: Positions, values: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """The order of aligned entries by row, then falling value, ties by column.
+
+    As `np.lexsort((columns, -values, rows))`, in a fraction of its time: two stable sorts of one
+    integer each, of which the first finds most callers' entries in order already.
+
+    >>> best_first(np.array([1, 0, 0]), np.array([4, 6, 5]), np.float32([1, 2, 2])).tolist()
+    [2, 1, 0]
+    """
+    width = int(columns.max(initial=0)) + 1
+    by_column = np.argsort(pair_keys(rows, columns, width), kind="stable")
+    bits = (np.float32(0.0) - values[by_column].astype(np.float32)).view(np.uint32)
+    # The bits of floats sort as the floats do, once those of negative ones are turned round.
+    falling = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    keys = (rows[by_column].astype(np.uint64) << np.uint64(32)) | falling
+    return by_column[np.argsort(keys, kind="stable")]
+
+
+def places(rows: Positions) -> NDArray[np.int64]:
+    """The place of each entry in its row; rows ascend.
+
+    >>> places(np.array([2, 2, 5, 7, 7, 7])).tolist()
+    [0, 1, 0, 0, 1, 2]
+    """
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    lengths = np.diff(np.append(starts, len(rows)))
+    return np.arange(len(rows)) - np.repeat(starts, lengths)
+
+
+def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each row divided by its length; zero rows stay zero.
+
+    >>> unit_rows(np.array([[3, 4], [0, 0]], dtype=np.float32)).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    zero = np.zeros_like(vectors)
+    return np.asarray(np.divide(vectors, length, out=zero, where=length > 0))
 
 
 def top_k(scores: sp.csr_array, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -58,9 +111,9 @@ def scatter_top_k(
     k: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """As `top_k`, from aligned (row, column, value) entries in any order."""
-    order = np.lexsort((columns, -values, rows))
+    order = best_first(rows, columns, values)
     rows, columns, values = rows[order], columns[order], values[order]
-    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    rank = places(rows)
     kept = rank < k
     top_columns = np.full((n_rows, k), PADDING, dtype=np.int32)
     top_values = np.full((n_rows, k), -np.inf, dtype=np.float32)

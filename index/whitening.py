@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from index.rows import unit_rows
 from index.store import Vectors
 
 DIMENSIONS = 256
@@ -31,6 +32,4 @@ def whitened(vectors: Vectors, fitted_on: NDArray[np.bool_]) -> Vectors:
     scaled = directions[:, ::-1][:, :kept] / np.sqrt(spread[::-1][:kept])
     moved = ((vectors - mean) @ scaled).astype(np.float32)
     moved[~present] = 0.0
-    length = np.linalg.norm(moved, axis=1, keepdims=True)
-    zero = np.zeros_like(moved)
-    return np.asarray(np.divide(moved, length, out=zero, where=length > 0))
+    return unit_rows(moved)

@@ -30,6 +30,8 @@ ITEM_COLUMNS = (
     "item_id", "title", "description", "category", "brand", "price", "available", "created_at",
 )  # fmt: skip
 USER_COLUMNS = ("user_id", "consent", "created_at", "known_since")
+# The keys of [candidates] that are no generator.
+SHARED = ("per_user", "popular_half_life_days", "ease_items", "new_item_days")
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -181,33 +183,33 @@ class CandidatesConfig(Section):
     """How many candidates each generator may propose for a user; 0 switches one off."""
 
     nearest: Count = _key(60, "Items nearest to the profile.")
+    last: Count = _key(0, "Items with a text near to the last item's.")
+    last_3: Count = _key(0, "Items with a text near to the mean of the last three.")
+    interests: Count = _key(0, "Items near to one of several interests of the history.")
     reviews: Count = _key(40, "Items of reviews nearest to the profile.")
     cooccurrence: Count = _key(60, "Items used together with those of the history.")
+    two_hop: Count = _key(0, "Items two steps of `directed` away, and not one.")
     directed: Count = _key(0, "Items used just after, or before, the latest ones.")
     ease: Count = _key(0, "Items that a linear model of whole histories expects.")
+    factors: Count = _key(0, "Items near to the latest ones in a matrix factorisation.")
     similar: Count = _key(0, "Items with a text near to one of the latest items'.")
+    attributes: Count = _key(0, "Items sharing rare words of brand, category, attributes.")
+    kinds: Count = _key(0, "Items popular in brand, category, attributes of the latest.")
     two_tower: Count = _key(0, "Items that a model of text and order expects next.")
     popular: Count = _key(60, "Items popular of late.")
-    history: Count = _key(50, "Items of the user's own history.")
+    popular_recent: Count = _key(0, "The same with a half-life six times shorter.")
+    trending: Count = _key(0, "Items more popular now than before.")
+    new: Count = _key(0, "New items near to the profile.")
+    history: Count = _key(50, "Items of the user's own history, those that are due first.")
     per_user: Positive = _key(200, "Cap of all of them together.")
     popular_half_life_days: Above0 = _key(30.0, "An event this old counts half for popularity.")
     ease_items: Positive = _key(6000, "So many of the commonest items take part in `ease`.")
+    new_item_days: Above0 = _key(30.0, "An item listed at most so many days ago is new.")
 
     @property
     def budgets(self) -> dict[str, int]:
         """Candidates per user of every generator, by its name."""
-        names = (
-            "nearest",
-            "reviews",
-            "cooccurrence",
-            "directed",
-            "ease",
-            "similar",
-            "two_tower",
-            "popular",
-            "history",
-        )
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in SHARED}
 
     @model_validator(mode="after")
     def _one_is_on(self) -> CandidatesConfig:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from index import neighbours
 from index.candidates import propose
+from index.facts import ORDER_DECAY, Weights
 from index.rows import contains
-from index.snapshot import ORDER_DECAY, Snapshot, Weights
+from index.snapshot import Snapshot
 from index.whitening import whitened
 from jobs.config import Config
 from jobs.ingest import Inputs
 from rank.features import Features
-from rank.known import Known
+from rank.known import Known, days_before
 from rank.labels import happened
 from rank.projection import Projection
 
@@ -56,6 +57,16 @@ class Material:
         seen = self.inputs.events.filter(pl.col("ts") < as_of).get_column("item").to_numpy()
         listed[seen] = True
         return np.asarray(listed)
+
+    def item_age(self, as_of: datetime) -> NDArray[np.float64]:
+        """(n_items,) days since an item was listed, else first used; NaN where neither is known."""
+        past = self.inputs.events.filter(pl.col("ts") < as_of)
+        first = past.group_by("item").agg(first=pl.col("ts").min())
+        items = self.inputs.items.select("created_at", item=pl.int_range(pl.len(), dtype=pl.Int32))
+        created = pl.when(pl.col("created_at") < as_of).then("created_at")
+        seen = items.join(first, on="item", how="left", maintain_order="left")
+        listed = seen.select(pl.coalesce(created, "first")).to_series()
+        return days_before(listed, as_of)
 
     def users_before(self, as_of: datetime) -> Users:
         """Row positions of the users known before `as_of`, the inactive ones too."""
@@ -152,6 +163,8 @@ class State:
             reviews=self.inputs.reviews,
             item_vectors=self.material.item_vectors,
             review_vectors=self.material.review_vectors[: len(self.inputs.reviews)],
+            item_attributes=self._item_attributes(),
+            item_age=self.material.item_age(self.as_of),
             eligible=eligible,
             excluded=self._excluded(),
             weights=Weights(
@@ -160,11 +173,17 @@ class State:
                 half_life_days=config.profile.half_life_days,
                 popular_half_life_days=config.candidates.popular_half_life_days,
                 ease_items=config.candidates.ease_items,
+                new_item_days=config.candidates.new_item_days,
             ),
             asks=self._towers.asks if config.candidates.two_tower else None,
             answers=self._towers.answers if config.candidates.two_tower else None,
             corpus=self.inputs.before(self.corpus_as_of).events if self.corpus_as_of else None,
         )
+
+    def _item_attributes(self) -> pl.DataFrame:
+        names = ("brand", "category", *self.material.config.items.attributes)
+        items = self.inputs.items
+        return items.select(name for name in names if items.schema[name] == pl.String)
 
     @cached_property
     def _towers(self) -> "Towers":

@@ -65,6 +65,12 @@ class Example:
             return self.drawn | self.happened
         return np.isin(self.users, self.users[self.happened])
 
+    def of_followers(self) -> "Example":
+        """Only the users with a positive."""
+        kept = self.rows("lambdarank")
+        features = self.features.filter(pl.Series(kept))
+        return Example(features, self.users[kept], self.happened[kept], self.drawn[kept])
+
 
 @dataclass(frozen=True)
 class Trees:

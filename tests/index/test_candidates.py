@@ -15,7 +15,7 @@ def test_the_union_holds_each_generators_ranks_and_scores() -> None:
     assert pairs.select("user", "item").is_duplicated().sum() == 0
     assert pairs.equals(pairs.sort("user", "item"))
     for name, k in BUDGETS.items():
-        items, scores = GENERATORS[name](world, users, k)
+        items, scores, _ = GENERATORS[name](world, users, k)
         expected = {
             (int(user), int(items[row, place])): (place + 1, float(scores[row, place]))
             for row, user in enumerate(users)
@@ -30,6 +30,18 @@ def test_the_union_holds_each_generators_ranks_and_scores() -> None:
             ).iter_rows()
         }
         assert found == expected
+
+
+def test_a_two_tower_score_is_given_for_every_pair_and_its_share_is_of_the_odds() -> None:
+    world, users = checkerboard(), np.arange(USERS, dtype=np.int32)
+    budgets = {"two_tower": 2, "popular": ITEMS}
+    pairs = propose(world, users, budgets=budgets, per_user=ITEMS)
+    assert pairs.get_column("rank_two_tower").null_count() > 0
+    user, item = (pairs.get_column(name).to_numpy() for name in ("user", "item"))
+    odds = np.sum(world.questions(users)[user] * world.answers[item], axis=1)
+    np.testing.assert_allclose(pairs.get_column("score_two_tower"), odds, rtol=1e-5, atol=1e-6)
+    best = np.array([odds[user == u].max() for u in user])
+    np.testing.assert_allclose(pairs.get_column("share_two_tower"), np.exp(odds - best), rtol=1e-5)
 
 
 def test_the_cap_keeps_the_best_by_reciprocal_rank_fusion() -> None:

@@ -106,6 +106,47 @@ def test_ease_keeps_to_the_commonest_items() -> None:
     assert set(few.row) | set(few.col) == {0, 1}
 
 
+@settings(max_examples=40, deadline=None)
+@given(worlds)
+def test_two_hops_equal_brute_force(bought: list[tuple[int, int]]) -> None:
+    one = neighbours.directed(neighbours.latest_first(events(bought)), SHAPE)
+    strength = one.toarray()
+    expected = np.zeros((ITEMS, ITEMS))
+    for a, b, c in np.ndindex(ITEMS, ITEMS, ITEMS):
+        if a != c and strength[a, c] == 0:
+            expected[a, c] += strength[a, b] * strength[b, c]
+    np.testing.assert_allclose(neighbours.two_hop(one).toarray(), expected, rtol=1e-5)
+
+
+def test_a_chain_reaches_two_steps_and_no_further() -> None:
+    """Users go from 0 to 1, from 1 to 2 and from 2 to 3, each pair of items at once."""
+    world = make_snapshot([(0, 0), (0, 1), (1, 1), (1, 2), (2, 2), (2, 3)])
+    found = world.two_hop.toarray()
+    assert {(int(a), int(b)) for a, b in zip(*found.nonzero(), strict=True)} == {
+        (0, 2), (1, 3), (2, 0), (3, 1),
+    }  # fmt: skip
+    assert found[0, 2] > found[2, 0]
+
+
+@pytest.mark.parametrize("cells", [1, 50, 10**6])
+def test_products_are_cut_to_the_strongest_in_blocks(
+    cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "CELLS_PER_BLOCK", cells)
+    monkeypatch.setattr(neighbours, "NEIGHBOURS_PER_ITEM", 3)
+    rng = np.random.default_rng(5)
+    left, right, barred = (rng.poisson(0.7, size=(9, 9)) for _ in range(3))
+    left[4] = 0
+    product = (left @ right) * (barred == 0)
+    expected = np.zeros_like(product)
+    for row, values in enumerate(product):
+        best = np.lexsort((np.arange(9), -values))[:3]
+        expected[row, best] = values[best]
+    matrices = [sp.csr_array(m.astype(np.float32)) for m in (left, right, barred)]
+    found = neighbours.strongest_products(*matrices)
+    np.testing.assert_array_equal(found.toarray(), expected)
+
+
 def test_similar_is_the_cubed_cosine_without_the_item_itself() -> None:
     vectors = np.array([[1, 0], [0.6, 0.8], [0, 1], [-1, 0], [0, 0]], dtype=np.float32)
     index = VectorIndex.build(np.arange(5, dtype=np.int32), vectors)
@@ -130,14 +171,16 @@ def test_strongest_keeps_the_largest_of_each_row_ties_by_column() -> None:
 @pytest.mark.parametrize("name", sorted(NEIGHBOURS))
 def test_a_generator_sums_the_strength_of_the_history(name: str) -> None:
     rng = np.random.default_rng(2)
-    bought = [(u, i) for u in range(USERS) for i in range(ITEMS) if rng.uniform() < 0.3]
+    bought = [(u, i) for u in range(USERS) for i in range(ITEMS) if rng.uniform() < 0.2]
     vectors = rng.normal(size=(ITEMS, 4)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    world = make_snapshot(bought, item_vectors=vectors)
+    attributes = {"brand": list("abcabcabcabc"), "category": list("xxyyxxyyxxyy")}
+    world = make_snapshot(bought, item_vectors=vectors, attributes=attributes)
     scores = getattr(world, NEIGHBOURS[name]).toarray() @ getattr(world, name).toarray()
     scores[world.excluded.toarray() > 0] = 0
+    assert scores.any()
     users = np.arange(USERS, dtype=np.int32)
-    items, found = GENERATORS[name](world, users, 3)
+    items, found, _ = GENERATORS[name](world, users, 3)
     for user in users:
         best = np.lexsort((np.arange(ITEMS), -scores[user]))[:3]
         best = best[scores[user, best] > 0]

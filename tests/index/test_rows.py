@@ -3,7 +3,7 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.rows import compact, contains, top_k
+from index.rows import best_first, compact, contains, top_k
 
 worlds = st.tuples(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 8), st.integers(1, 10))
 
@@ -22,6 +22,14 @@ def test_top_k_equals_sorting(world: tuple[int, int, int, int]) -> None:
         expected = [column for _, column in order][:k]
         assert found[row].tolist() == expected + [-1] * (k - len(expected))
         assert scores[row, : len(expected)].tolist() == dense[row, expected].tolist()
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.floats(-2, 2, width=16))))
+def test_best_first_equals_three_sorts(entries: list[tuple[int, int, float]]) -> None:
+    rows, columns, values = np.array(entries, dtype=np.float32).reshape(-1, 3).T
+    rows, columns = rows.astype(np.int32), columns.astype(np.int64)
+    expected = np.lexsort((columns, -values, rows))
+    assert best_first(rows, columns, values).tolist() == expected.tolist()
 
 
 @given(worlds)

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from index.snapshot import Snapshot, Weights
+from index.facts import Weights
+from index.snapshot import Snapshot
 
 AS_OF = datetime(2024, 6, 1)
 USERS, ITEMS = 10, 12
@@ -16,6 +17,7 @@ WEIGHTS = Weights(
     half_life_days=30,
     popular_half_life_days=30,
     ease_items=1000,
+    new_item_days=30,
 )
 
 
@@ -36,6 +38,8 @@ def make_snapshot(
     days_ago: list[float] | None = None,
     behaviour: str = "buy",
     corpus: pl.DataFrame | None = None,
+    attributes: dict[str, list[str | None]] | None = None,
+    item_age: list[float] | None = None,
 ) -> Snapshot:
     ages = days_ago or [1.0] * len(bought)
     events = pl.DataFrame(
@@ -63,18 +67,25 @@ def make_snapshot(
     barred = bought if excluded is None else excluded
     places = tuple(np.array([p[axis] for p in barred], dtype=np.int32) for axis in (0, 1))
     ones = np.ones(len(barred), dtype=np.float32)
-    width = 2 if item_vectors is None else item_vectors.shape[1]
+    if item_vectors is None:
+        item_vectors = np.zeros((shape[1], 2), np.float32)
+    width = item_vectors.shape[1]
+    texts = dict.fromkeys(attributes or ["brand"], pl.String)
     return Snapshot(
         as_of=AS_OF,
         events=events,
         reviews=written,
-        item_vectors=np.zeros((shape[1], 2), np.float32) if item_vectors is None else item_vectors,
+        item_vectors=item_vectors,
         review_vectors=np.zeros((len(reviews), width), np.float32)
         if review_vectors is None
         else review_vectors,
+        item_attributes=pl.DataFrame(attributes or {"brand": [None] * shape[1]}, texts),
+        item_age=np.array(item_age or [np.nan] * shape[1]),
         eligible=np.ones(shape[1], dtype=bool) if eligible is None else eligible,
         excluded=sp.csr_array((ones, places), shape=shape),
         weights=WEIGHTS,
+        asks=item_vectors,
+        answers=np.hstack([item_vectors, np.zeros((shape[1], 1), np.float32)]),
         corpus=corpus,
     )
 
@@ -91,6 +102,7 @@ def checkerboard() -> Snapshot:
     return make_snapshot(
         bought,
         item_vectors=colour,
+        attributes={"brand": ["white" if item % 2 else "black" for item in range(ITEMS)]},
         reviews=[(user, missing_item((user + 2) % USERS)) for user in range(USERS)],
         review_vectors=np.eye(2, dtype=np.float32)[np.arange(USERS) % 2],
     )

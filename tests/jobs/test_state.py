@@ -1,0 +1,50 @@
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from nights import AS_OF, make_material, write_night
+
+from embed import Encoder
+from jobs.config import ItemsConfig
+from jobs.state import State
+
+
+def test_an_item_is_as_old_as_its_listing_or_else_its_first_event(
+    tmp_path: Path, static_encoder: Encoder
+) -> None:
+    material = make_material(write_night(tmp_path), static_encoder)
+    days = {0: 5.0, 1: None, 2: None, 3: -2.0, 4: -2.0, 5: 90.0}
+    created = [days.get(n, 1.0) for n in range(len(material.inputs.items))]
+    items = material.inputs.items.with_columns(
+        created_at=pl.Series(
+            [None if d is None else AS_OF - timedelta(days=d) for d in created],
+            dtype=pl.Datetime("us"),
+        )
+    )
+    used = [(1, 9.0), (1, 3.0), (2, -1.0), (3, 4.0), (5, 120.0)]
+    events = pl.DataFrame(
+        [(0, item, AS_OF - timedelta(days=d)) for item, d in used],
+        {"user": pl.Int32, "item": pl.Int32, "ts": pl.Datetime("us")},
+        orient="row",
+    )
+    changed = replace(material, inputs=replace(material.inputs, items=items, events=events))
+    age = changed.item_age(AS_OF)
+    np.testing.assert_array_equal(age[:6], [5.0, 9.0, np.nan, 4.0, np.nan, 90.0])
+    assert (age[6:] == 1.0).all()
+
+
+def test_text_columns_of_the_items_are_their_attributes(
+    tmp_path: Path, static_encoder: Encoder
+) -> None:
+    material = make_material(write_night(tmp_path), static_encoder)
+    named = ItemsConfig(attributes=["weight", "colour"])
+    items = material.inputs.items.with_columns(weight=pl.lit(1.5), colour=pl.lit("red"))
+    changed = replace(
+        material,
+        config=material.config.model_copy(update={"items": named}),
+        inputs=replace(material.inputs, items=items),
+    )
+    shown = State(changed, AS_OF, changed.fit_projection(AS_OF)).snapshot.item_attributes
+    assert shown.equals(items.select("brand", "category", "colour"))
