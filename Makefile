@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(ENCODERS_FROM_PACKAGES) $(BIN)/nightrank demo
 
 test: .venv/installed
-	$(ENCODERS_FROM_PACKAGES) $(BIN)/python -m pytest -q tests embed index rank jobs --doctest-modules
+	$(ENCODERS_FROM_PACKAGES) $(BIN)/python -m pytest -q tests embed index rank jobs benchmarks --doctest-modules
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -10,15 +10,16 @@ from torch.nn import functional
 
 Vectors = NDArray[np.float32]
 
-# Chosen on the validation items of leave-one-out Beauty; see docs/benchmarks.md.
+# Chosen on the validation items of leave-one-out Beauty, except FEWEST_STEPS and FIRST_OWN.
 DIMENSIONS = 128
 BATCH = 512
 EPOCHS = 3
-FEWEST_STEPS = 300
+FEWEST_STEPS = 600
 LEARNING_RATE = 2e-3
 DROPOUT = 0.3
 OWN_DECAY = 1.0
 FIRST_SCALE = 10.0
+FIRST_OWN = 0.02
 # The softmax of a batch runs over so many items at most: of more, over a sample of them.
 MOST_ITEMS = 50_000
 
@@ -59,7 +60,7 @@ def fit_towers(
     model = _Model(vectors[known], torch.Generator().manual_seed(seed))
     batches = _batches(len(following), seed)
     optimiser = torch.optim.AdamW(model.groups(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: 1 - s / len(batches))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: 1 - s / max(len(batches), 1))
     places = torch.from_numpy(np.searchsorted(known, following))
     columns = sp.csr_array(histories[:, known])
     for rows in batches:
@@ -80,7 +81,10 @@ class _Model:
         self.texts = torch.from_numpy(np.ascontiguousarray(texts, dtype=np.float32))
         self.generator = generator
         self.maps = [first.clone().requires_grad_() for _ in range(2)]
-        self.own = [torch.zeros(len(texts), DIMENSIONS, requires_grad=True) for _ in range(2)]
+        self.own = [
+            (FIRST_OWN * torch.randn(len(texts), DIMENSIONS, generator=generator)).requires_grad_()
+            for _ in range(2)
+        ]
         self.bias = torch.zeros(len(texts), requires_grad=True)
         self.scale = torch.tensor(float(np.log(FIRST_SCALE)), requires_grad=True)
 
@@ -109,7 +113,7 @@ class _Model:
             asks, answers = (texts @ m for m in self.maps)
             asks[known] += self.own[0]
             answers[known] += self.own[1]
-            bias = self.bias.mean().repeat(len(vectors))
+            bias = self.bias.sum().div(max(len(known), 1)).repeat(len(vectors))
             bias[known] = self.bias
             answers = functional.normalize(answers, dim=1) * self.scale.exp()
             return Towers(asks.numpy(), torch.cat([answers, bias[:, None]], dim=1).numpy())
@@ -118,8 +122,10 @@ class _Model:
 def _batches(n: int, seed: int) -> list[NDArray[np.int64]]:
     """Row numbers of each step of the optimiser: every row once an epoch, in a new order."""
     rng = np.random.default_rng(seed)
+    if n == 0:
+        return []
     size = -(-n // BATCH)
-    epochs = max(EPOCHS, -(-FEWEST_STEPS // max(size, 1)))
+    epochs = max(EPOCHS, -(-FEWEST_STEPS // size))
     return [part for _ in range(epochs) for part in np.array_split(rng.permutation(n), size)]
 
 
