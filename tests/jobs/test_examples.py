@@ -14,7 +14,7 @@ from jobs.nightly import Night
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 QUICK = {
     "NIGHTRANK__ENCODER__MODEL": "packaged/wordllama",
-    "NIGHTRANK__CANDIDATES__PER_USER": "40",
+    "NIGHTRANK__CANDIDATES__PER_USER": "100",
     "NIGHTRANK__TRAINING__WINDOWS": "1",
     "NIGHTRANK__TRAINING__MAX_ROUNDS": "60",
 }
