@@ -14,7 +14,6 @@ from jobs.nightly import Night
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 QUICK = {
     "NIGHTRANK__ENCODER__MODEL": "packaged/wordllama",
-    "NIGHTRANK__CANDIDATES__PER_USER": "100",
     "NIGHTRANK__TRAINING__WINDOWS": "1",
     "NIGHTRANK__TRAINING__MAX_ROUNDS": "60",
 }
@@ -22,10 +21,10 @@ QUICK = {
 
 @pytest.mark.realdata
 @pytest.mark.parametrize(
-    ("name", "folder", "as_of", "quarantined"),
+    ("name", "folder", "as_of", "quarantined", "per_user"),
     [
-        ("steam", "steam-au", datetime(2015, 7, 1), {"missing_time", "unknown_item"}),
-        ("beauty", "amazon14-beauty", datetime(2014, 6, 1), {"missing_time"}),
+        ("steam", "steam-au", datetime(2015, 7, 1), {"missing_time", "unknown_item"}, 40),
+        ("beauty", "amazon14-beauty", datetime(2014, 6, 1), {"missing_time"}, 100),
     ],
 )
 def test_the_example_runs_to_the_end_and_beats_popularity(
@@ -33,12 +32,14 @@ def test_the_example_runs_to_the_end_and_beats_popularity(
     folder: str,
     as_of: datetime,
     quarantined: set[str],
+    per_user: int,
     shared_data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for variable, value in QUICK.items():
         monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("NIGHTRANK__CANDIDATES__PER_USER", str(per_user))
     config = load_config(EXAMPLES / f"{name}.toml")
     night = Night(config=config, as_of=as_of, root=shared_data / folder, home=tmp_path)
     outcome = nightly.run(night)
