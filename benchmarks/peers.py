@@ -121,18 +121,11 @@ def implicit_als(
 
     Hu, Koren and Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008.
     """
-    train = sp.csr_matrix(_matrix(split.train, split))
+    kind = _package("implicit.als").AlternatingLeastSquares
+    settings = {"factors": int(factors), "regularization": regularization, "alpha": alpha}
     history = sp.csr_matrix(_matrix(split.history, split))
     with threadpool_limits(1, "blas"):
-        model = _package("implicit.als").AlternatingLeastSquares(
-            factors=int(factors),
-            regularization=regularization,
-            alpha=alpha,
-            use_gpu=False,
-            num_threads=1,
-            random_state=seed,
-        )
-        model.fit(train, show_progress=False)
+        model = _fitted(kind, split, seed, **settings)
 
         def score(users: Ids) -> Any:
             return model.recalculate_user(users, history[users]) @ model.item_factors.T
@@ -155,17 +148,10 @@ def implicit_bpr(
     A user without rows in `train` gets the items by their bias. One thread, as several race.
     Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.
     """
-    train = sp.csr_matrix(_matrix(split.train, split))
+    kind = _package("implicit.bpr").BayesianPersonalizedRanking
+    settings = {"learning_rate": learning_rate, "regularization": regularization}
     with threadpool_limits(1, "blas"):
-        model = _package("implicit.bpr").BayesianPersonalizedRanking(
-            factors=int(factors),
-            learning_rate=learning_rate,
-            regularization=regularization,
-            use_gpu=False,
-            num_threads=1,
-            random_state=seed,
-        )
-        model.fit(train, show_progress=False)
+        model = _fitted(kind, split, seed, factors=int(factors), **settings)
         # implicit sets users without rows to zero, the constant beside the items' bias too.
         model.user_factors[:, -1] = 1.0
         return _lists(split, k, lambda users: model.user_factors[users] @ model.item_factors.T)
@@ -288,6 +274,13 @@ def _matrix(events: pl.DataFrame, split: Split, *, decay: float = 1.0) -> sp.csr
     places = (latest["user"].to_numpy(), latest["item"].to_numpy())
     shape = (split.n_users, split.n_items)
     return sp.csr_array((weight.astype(np.float32), places), shape=shape)
+
+
+def _fitted(kind: Any, split: Split, seed: int, **settings: float) -> Any:
+    """A model of the package implicit, fitted by one thread."""
+    model = kind(**settings, use_gpu=False, num_threads=1, random_state=seed)
+    model.fit(sp.csr_matrix(_matrix(split.train, split)), show_progress=False)
+    return model
 
 
 def _lists(split: Split, k: int, score: Callable[[Ids], Any]) -> Lists:

@@ -25,7 +25,7 @@ def propose(
     Args:
         snapshot: what is known before `as_of`.
         users: (n,) row positions, ascending and distinct.
-        budgets: how many items each generator may propose to a user; 0 switches it off.
+        budgets: how many items each generator may propose to a user; others are not asked.
         per_user: how many of the union are kept, by reciprocal rank fusion, ties by item.
 
     Returns:
@@ -38,7 +38,6 @@ def propose(
     found = {
         name: _Found.of(GENERATORS[name](snapshot, users, k), users, n_items)
         for name, k in budgets.items()
-        if k
     }
     keys = np.sort(np.concatenate([np.empty(0, np.int64), *(f.keys for f in found.values())]))
     union = keys[np.diff(keys, prepend=-1) > 0]
@@ -46,11 +45,8 @@ def propose(
     pairs = {"user": kept // n_items, "item": kept % n_items}
     rows = np.searchsorted(users, pairs["user"])
     columns: dict[str, Floats] = {}
-    nothing: Floats = np.full(len(kept), np.nan, dtype=np.float32)
-    for name in budgets:
-        rank, score, most = nothing, nothing, nothing
-        if name in found:
-            rank, score, most = found[name].of_pairs(kept, rows, pairs["item"])
+    for name, one in found.items():
+        rank, score, most = one.of_pairs(kept, rows, pairs["item"])
         share = np.exp(score - most) if name in LOGARITHMIC else _share(score, most)
         columns |= {f"rank_{name}": rank, f"score_{name}": score, f"share_{name}": share}
     return pl.DataFrame(

@@ -208,15 +208,19 @@ class CandidatesConfig(Section):
 
     @property
     def budgets(self) -> dict[str, int]:
-        """Candidates per user of every generator, by its name."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name not in SHARED}
+        """Candidates per user of every generator that is on, by its name."""
+        return {name: k for name in self._generators() if (k := getattr(self, name))}
+
+    @classmethod
+    def _generators(cls) -> list[str]:
+        return [name for name in cls.model_fields if name not in SHARED]
 
     @model_validator(mode="after")
     def _one_is_on(self) -> CandidatesConfig:
-        if not any(self.budgets.values()):
+        if not self.budgets:
             raise ValueError(
                 "candidates: every generator is 0, so nothing could be scored; give one of "
-                + ", ".join(self.budgets)
+                + ", ".join(self._generators())
             )
         return self
 

@@ -55,11 +55,12 @@ def test_the_cap_keeps_the_best_by_reciprocal_rank_fusion() -> None:
     assert capped.equals(best.drop("fused"))
 
 
-def test_a_generator_that_is_switched_off_leaves_empty_columns() -> None:
+def test_columns_are_those_of_the_generators_asked_in_their_order() -> None:
     users = np.arange(USERS, dtype=np.int32)
-    pairs = propose(checkerboard(), users, budgets=BUDGETS | {"popular": 0}, per_user=ITEMS)
-    assert pairs.get_column("rank_popular").null_count() == len(pairs)
-    assert [n for n in pairs.columns if n.startswith("rank_")] == [f"rank_{n}" for n in BUDGETS]
+    asked = {name: k for name, k in BUDGETS.items() if name != "popular"}
+    pairs = propose(checkerboard(), users, budgets=asked, per_user=ITEMS)
+    expected = [f"{said}_{name}" for name in asked for said in ("rank", "score", "share")]
+    assert pairs.columns == ["user", "item", *expected]
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])

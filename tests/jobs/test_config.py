@@ -54,7 +54,7 @@ def test_defaults_are_those_that_are_documented(tmp_path: Path) -> None:
     assert config.items.text == "{title}. {brand}. {category}. {description}"
     assert (config.items.max_characters, config.reviews.max_characters) == (2000, 5000)
     assert config.encoder.model == "packaged/all-MiniLM-L6-v2"
-    assert {name: k for name, k in config.candidates.budgets.items() if k} == {
+    assert config.candidates.budgets == {
         "nearest": 60,
         "reviews": 40,
         "cooccurrence": 60,

@@ -15,6 +15,7 @@ from index.store import VectorIndex
 from jobs import models, nightly, publish, summary
 from jobs.errors import InputMissing
 from jobs.nightly import Night, Outcome
+from jobs.state import State
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,27 @@ def test_positions_have_no_gap_and_the_first_are_the_more_probable(done) -> None
         " avg(probability) as every from predictions group by behaviour",
     )
     assert (means["first"] > 1.3 * means["every"]).all()
+
+
+def test_positions_follow_the_ranker(done) -> None:
+    night, outcome = done
+    state = State(outcome.prepared.material, AS_OF, outcome.trained.projection, now=True)
+    pairs = state.candidates(state.users[:100])  # the first shard
+    features = state.describe(pairs)
+    for model in outcome.trained.models:
+        allowed = pl.Series(state.allowed(model.behaviour, pairs))
+        ranked = pairs.filter(allowed).select(
+            user_id=state.inputs.users["user_id"].gather(pairs.filter(allowed)["user"]),
+            item_id=state.inputs.items["item_id"].gather(pairs.filter(allowed)["item"]),
+            order=pl.Series(model.ranker.score(features.filter(allowed), threads=1)),
+        )
+        ranked = ranked.sort("user_id", -pl.col("order"), "item_id")
+        published = read(
+            night,
+            f"select user_id, item_id from predictions where behaviour = '{model.behaviour}' "
+            "order by user_id, position",
+        ).filter(pl.col("user_id").is_in(ranked["user_id"].unique().implode()))
+        assert_frame_equal(published, ranked.drop("order"))
 
 
 def test_every_known_user_is_scored_the_inactive_ones_too(done) -> None:

@@ -26,6 +26,18 @@ def missing_item(user: int) -> int:
     return (user % 2) + 2 * (user // 2 % (ITEMS // 2))
 
 
+def dated(pairs: list[tuple[int, int]], days_ago: list[float]) -> pl.DataFrame:
+    """user, item, ts of (user, item) pairs."""
+    return pl.DataFrame(
+        {
+            "user": [user for user, _ in pairs],
+            "item": [item for _, item in pairs],
+            "ts": [AS_OF - timedelta(days=age) for age in days_ago],
+        },
+        schema={"user": pl.Int32, "item": pl.Int32, "ts": pl.Datetime("us")},
+    )
+
+
 def make_snapshot(
     bought: list[tuple[int, int]],
     *,
@@ -41,29 +53,7 @@ def make_snapshot(
     attributes: dict[str, list[str | None]] | None = None,
     item_age: list[float] | None = None,
 ) -> Snapshot:
-    ages = days_ago or [1.0] * len(bought)
-    events = pl.DataFrame(
-        {
-            "user": [u for u, _ in bought],
-            "item": [i for _, i in bought],
-            "ts": [AS_OF - timedelta(days=age) for age in ages],
-            "behaviour": [behaviour] * len(bought),
-        },
-        schema={
-            "user": pl.Int32,
-            "item": pl.Int32,
-            "ts": pl.Datetime("us"),
-            "behaviour": pl.String,
-        },
-    ).sort("ts", maintain_order=True)
-    written = pl.DataFrame(
-        {
-            "user": [u for u, _ in reviews],
-            "item": [i for _, i in reviews],
-            "ts": [AS_OF - timedelta(days=1)] * len(reviews),
-        },
-        schema={"user": pl.Int32, "item": pl.Int32, "ts": pl.Datetime("us")},
-    )
+    events = dated(bought, days_ago or [1.0] * len(bought))
     barred = bought if excluded is None else excluded
     places = tuple(np.array([p[axis] for p in barred], dtype=np.int32) for axis in (0, 1))
     ones = np.ones(len(barred), dtype=np.float32)
@@ -73,8 +63,8 @@ def make_snapshot(
     texts = dict.fromkeys(attributes or ["brand"], pl.String)
     return Snapshot(
         as_of=AS_OF,
-        events=events,
-        reviews=written,
+        events=events.with_columns(behaviour=pl.lit(behaviour)).sort("ts", maintain_order=True),
+        reviews=dated(reviews, [1.0] * len(reviews)),
         item_vectors=item_vectors,
         review_vectors=np.zeros((len(reviews), width), np.float32)
         if review_vectors is None
