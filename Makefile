@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENCODERS_FROM_PACKAGES := HF_HUB_OFFLINE=1
 
-.PHONY: demo test lint check
+.PHONY: demo test lint check peers
 
 demo: .venv/installed
 	$(ENCODERS_FROM_PACKAGES) $(BIN)/nightrank demo
@@ -18,6 +18,11 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 
 check: lint test
+
+# What the benchmarks are compared with; docs/decisions/0003 says why RecTools comes alone.
+peers: .venv/installed
+	$(BIN)/pip install -q -c constraints.txt -e ".[peers]"
+	$(BIN)/pip install -q -c constraints.txt --no-deps rectools
 
 # torch comes first and alone: a looser request would choose another, much larger build.
 .venv/installed: pyproject.toml constraints.txt

@@ -4,7 +4,8 @@ The ranker is grown on the third-last item, stopped on the second-last (the vali
 the last is predicted from the history `seq[:-1]`. Candidates and features are those of the night.
 """
 
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,16 +13,38 @@ import numpy as np
 import polars as pl
 import typer
 
+from benchmarks.against import peers
 from benchmarks.ranks import hr_and_ndcg, middle_ranks, recall_curve, shared
 from benchmarks.sequences import read_sequences
 from benchmarks.windows import DAY, END, SETTINGS, Window, place_material, window
 from jobs.config import load_config
+from jobs.state import Material
 from jobs.training import hyperparameters
+from rank.features import GROUPS
 from rank.trees import Hyperparameters, Trees, grow
 
 BUDGETS = (50, 100, 200, 300)
 LAST, VALIDATION, TRAINING = 1, 2, 3
-Row = dict[str, str | int | float]
+ALL_THREADS = 0
+TEXT_GENERATORS = ("nearest", "similar")
+TEXT_GROUPS = ("generators", "similarity", "last_items", "vectors")
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The three windows of one system: learnt from, stopped on, tested."""
+
+    train: Window
+    stop: Window
+    test: Window
+
+    @classmethod
+    def of(cls, material: Material, *, without: Collection[str] = ()) -> "Contest":
+        """Candidates and features of the system that the material's configuration describes."""
+        projection = material.fit_projection(END - (TRAINING + 1) * DAY)
+        places = (TRAINING, VALIDATION, LAST)
+        return cls(*(window(material, last, projection, without=without) for last in places))
 
 
 def main(
@@ -29,28 +52,55 @@ def main(
     home: Annotated[Path | None, typer.Option(help="Where vectors are kept.")] = None,
     refit: Annotated[bool, typer.Option(help="Also grow on the validation item.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    ablations: Annotated[bool, typer.Option(help="Also without text, and text only.")] = True,
+    against: Annotated[bool, typer.Option(help="Also the peers.")] = True,
 ) -> None:
-    """Print recall by budget, and HR@10 and NDCG@10 of each system and seed."""
-    config = load_config(SETTINGS)
+    """Print recall by budget, and HR@10 and NDCG@10 of each system: mean and spread of seeds."""
     home = home or Path("nightrank-home/benchmarks") / folder.name
-    material = place_material(read_sequences(folder), config, home)
-    projection = material.fit_projection(END - (TRAINING + 1) * DAY)
-    places = (TRAINING, VALIDATION, LAST)
-    train, stop, test = (window(material, last, projection) for last in places)
+    material = place_material(read_sequences(folder), load_config(SETTINGS), home)
+    contest = Contest.of(material)
+    test = contest.test
     recall = recall_curve(test.example, len(test.targets), budgets=BUDGETS)
     typer.echo("  ".join(f"{name} {value:.4f}" for name, value in recall.items()))
-    rows: list[Row] = [
-        {"system": "no ranker", "seed": 0} | _measured(test, shared(test.example.features))
-    ]
-    for seed in range(seeds):
-        parameters = replace(hyperparameters(config), seed=seed)
-        trees = _grow([train], stop, parameters)
-        rows.append({"system": "nightrank", "seed": seed} | _scored(test, trees, parameters))
-        if refit:
-            again = replace(parameters, max_rounds=trees.rounds)
-            trees = _grow([train, stop], None, again)
-            rows.append({"system": "nightrank, refit", "seed": seed} | _scored(test, trees, again))
+    rows = ranked(contest, "nightrank", seeds, refit=refit)
+    fused = _measured(test, shared(test.example.features))
+    rows.append({"system": "nightrank, no ranker", "seed": 0} | fused)
+    del contest, test
+    if ablations:
+        rows += ranked(Contest.of(without_text(material)), "nightrank, no text", seeds)
+        rows += ranked(only_text(material), "nightrank, text only", seeds)
+    if against:
+        rows += peers(material, seeds)
     show(pl.DataFrame(rows))
+
+
+def ranked(contest: Contest, system: str, seeds: int, *, refit: bool = False) -> list[Row]:
+    """A row for each seed; with `refit` another, grown on the validation item as well."""
+    rows: list[Row] = []
+    for seed in range(seeds):
+        parameters = replace(hyperparameters(load_config(SETTINGS)), seed=seed)
+        trees = _grow([contest.train], contest.stop, parameters)
+        rows.append({"system": system, "seed": seed} | _scored(contest.test, trees))
+        if refit:
+            fixed = replace(parameters, max_rounds=trees.rounds)
+            trees = _grow([contest.train, contest.stop], None, fixed)
+            refitted = {"system": f"{system}, refit", "seed": seed}
+            rows.append(refitted | _scored(contest.test, trees))
+    return rows
+
+
+def without_text(material: Material) -> Material:
+    """The same with no text at all: every vector is zero."""
+    return replace(material, item_vectors=np.zeros_like(material.item_vectors))
+
+
+def only_text(material: Material) -> Contest:
+    """Candidates by text alone, and no feature that does not come from text."""
+    candidates = material.config.candidates
+    off = dict.fromkeys(candidates.budgets.keys() - set(TEXT_GENERATORS), 0)
+    config = material.config.model_copy(update={"candidates": candidates.model_copy(update=off)})
+    others = [group for group in GROUPS if group not in TEXT_GROUPS]
+    return Contest.of(replace(material, config=config), without=others)
 
 
 def show(rows: pl.DataFrame) -> None:
@@ -71,8 +121,8 @@ def _grow(train: list[Window], stop: Window | None, parameters: Hyperparameters)
     return grow(examples, stopping, objective="lambdarank", parameters=parameters)
 
 
-def _scored(test: Window, trees: Trees, parameters: Hyperparameters) -> dict[str, float]:
-    return _measured(test, trees.score(test.example.features, threads=parameters.threads))
+def _scored(test: Window, trees: Trees) -> dict[str, float]:
+    return _measured(test, trees.score(test.example.features, threads=ALL_THREADS))
 
 
 def _measured(test: Window, score: np.ndarray) -> dict[str, float]:

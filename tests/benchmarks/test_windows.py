@@ -1,44 +1,14 @@
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from rings import USERS, material_of, write_folder
 
 from benchmarks.ranks import recall_curve
 from benchmarks.sequences import Sequences, read_sequences
-from benchmarks.windows import END, SETTINGS, Window, place_material, window
-from jobs.config import load_config
+from benchmarks.windows import END, Window, window
 from jobs.state import Material
-
-USERS, ITEMS = 60, 30
-
-
-def write_folder(folder: Path, *, changed: tuple[int, ...] = ()) -> Path:
-    """Users walk round a ring of items; `changed` places from the end go elsewhere."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for user in range(USERS):
-        start, length = rng.integers(ITEMS), 5 + user % 4
-        for place in range(length):
-            moved = 7 if length - place in changed and user % 2 else 0
-            rows.append((user, int(start + place + moved) % ITEMS, place))
-    interactions = pl.DataFrame(rows, ["user_id", "item_id", "pos"], orient="row")
-    items = pl.DataFrame({"item_id": range(ITEMS), "title": [f"thing {i}" for i in range(ITEMS)]})
-    folder.mkdir(parents=True, exist_ok=True)
-    items.write_parquet(folder / "items.parquet")
-    interactions.sample(fraction=1.0, shuffle=True, seed=1).write_parquet(
-        folder / "interactions.parquet"
-    )
-    return folder
-
-
-def material_of(folder: Path, home: Path) -> Material:
-    config = load_config(SETTINGS)
-    encoder = config.encoder.model_copy(update={"model": "packaged/wordllama"})
-    return place_material(
-        read_sequences(folder), config.model_copy(update={"encoder": encoder}), home
-    )
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""What nightrank is measured by, on public data, beside others."""
