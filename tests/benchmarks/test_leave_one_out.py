@@ -41,9 +41,7 @@ def test_without_text_nothing_of_the_texts_is_left(tmp_path: Path) -> None:
     example = window(bare, 1, bare.fit_projection(END)).example
     cosines = example.features.select(pl.col("^.*(cosine|_nearest|_similar).*$"))
     assert cosines.width > 10
-    assert cosines.select(pl.all().fill_nan(None).null_count()).row(0) == (len(cosines),) * (
-        cosines.width
-    )
+    assert {column.n_unique() for column in cosines.fill_nan(None)} == {1}  # all unknown, or 0
 
 
 def test_text_only_has_no_feature_of_behaviour(tmp_path: Path) -> None:
