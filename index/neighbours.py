@@ -99,7 +99,8 @@ def ease(latest: pl.DataFrame, shape: tuple[int, int], *, max_items: int) -> sp.
     """Weights of the linear model that best restores users' items from their other items.
 
     Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019. Closed form over the
-    `max_items` most common items: memory is 4 * max_items ** 2 bytes, time its power 1.5.
+    `max_items` most common items: memory peaks at about 30 * max_items ** 2 bytes, time grows
+    with the cube of it.
     """
     from scipy.linalg.lapack import spotrf, spotri
 
