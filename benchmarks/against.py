@@ -8,50 +8,45 @@ import polars as pl
 
 from benchmarks.peers import PEERS, Ids, Lists, PeerUnavailableError, Split, chosen
 from benchmarks.ranks import hr_and_ndcg, middle_ranks
+from benchmarks.windows import Cut
 from index.rows import PADDING
-from jobs.state import Material
 
-LAST, VALIDATION = 1, 2
 # Longer than the list that is measured, so that ties at its end get their middle rank.
 LIST_LENGTH = 50
 
 Measured = dict[str, object]
 
 
-def split_before(material: Material, last: int) -> tuple[Split, Ids]:
-    """What peers see of the events, and the `last`-th item from the end, which they do not.
-
-    Matrices are built from one event less than the histories, as for the night.
-    """
-    places = (
-        material.inputs.events.sort("user", "ts", maintain_order=True)
-        .select("user", "item", place=pl.int_range(pl.len(), dtype=pl.Int32).over("user"))
-        .with_columns(from_last=pl.len().over("user") - pl.col("place"))
-    )
-    rows = ["user", "item", "place"]
-    target = places.filter(pl.col("from_last") == last).sort("user")
+def split_of(cut: Cut) -> tuple[Split, Ids]:
+    """What peers see of a cut, and the items that followed, which they do not."""
+    targets = cut.targets.sort("user")
     split = Split(
-        train=places.filter(pl.col("from_last") > last + 1).select(rows),
-        history=places.filter(pl.col("from_last") > last).select(rows),
-        n_users=len(material.inputs.users),
-        n_items=len(material.inputs.items),
-        users=target.get_column("user").to_numpy(),
+        train=_places(cut.corpus),
+        history=_places(cut.material.inputs.before(cut.as_of).events),
+        n_users=len(cut.material.inputs.users),
+        n_items=len(cut.material.inputs.items),
+        users=targets.get_column("user").to_numpy(),
     )
-    return split, target.get_column("item").to_numpy()
+    return split, targets.get_column("item").to_numpy()
 
 
-def peers(material: Material, seeds: int) -> Iterator[Measured]:
-    """HR@10 and NDCG@10 of each peer and seed; settings chosen on the validation item.
+def _places(events: pl.DataFrame) -> pl.DataFrame:
+    return events.sort("user", "ts", maintain_order=True).select(
+        "user", "item", place=pl.int_range(pl.len(), dtype=pl.Int32).over("user")
+    )
+
+
+def peers(validation: Cut, test: Cut, seeds: int) -> Iterator[Measured]:
+    """HR@10 and NDCG@10 of each peer and seed; settings chosen on the validation cut.
 
     A peer that cannot run here has a row with its reason and no figures.
     """
-    validation, wanted = split_before(material, VALIDATION)
-    test, targets = split_before(material, LAST)
+    (known, wanted), (split, targets) = split_of(validation), split_of(test)
     for name, peer in PEERS.items():
         try:
-            settings = chosen(name, validation, wanted)
+            settings = chosen(name, known, wanted)
             for seed in range(seeds):
-                lists = partial(peer, **settings)(test, LIST_LENGTH, seed)
+                lists = partial(peer, **settings)(split, LIST_LENGTH, seed)
                 yield {"system": name, "seed": seed} | measured(lists, targets)
         except PeerUnavailableError as reason:
             yield {"system": f"{name}: {reason}", "seed": 0}

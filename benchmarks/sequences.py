@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 LIKED_FROM = 4
@@ -12,14 +13,18 @@ CATEGORIES = ("categories", "genres")
 UNKNOWN_BRAND = "Unknown"
 
 
+class NoTimesError(Exception):
+    """A folder says in which order things happened, not when."""
+
+
 @dataclass(frozen=True)
 class Sequences:
     """Who acted on what, in order.
 
     Attributes:
         items: item_id, title, brand, category, description; null where a folder has none.
-        events: user_id, item_id, place (0 = the user's first), ts (naive, null where unknown);
-            sorted by user, then place.
+        events: user_id, item_id, from_last (1 = the user's last), ts (naive, null where unknown);
+            sorted by user, then as they happened.
     """
 
     items: pl.DataFrame
@@ -41,10 +46,52 @@ def read_sequences(folder: Path) -> Sequences:
     events = rows.sort("user_id", order, maintain_order=True).select(
         "user_id",
         "item_id",
-        place=pl.int_range(pl.len()).over("user_id"),
+        from_last=pl.int_range(pl.len(), 0, -1).over("user_id"),
         ts=pl.from_epoch(seconds, time_unit="s"),
     )
     return Sequences(_items(items), events.filter(pl.len().over("user_id") >= FEWEST_EVENTS))
+
+
+def shuffled_days(sequences: Sequences, *, seed: int, spared: int = 2) -> Sequences:
+    """The same with each user's neighbouring events of one day in any order.
+
+    Args:
+        sequences: what to shuffle; untouched.
+        seed: of the order.
+        spared: so many of each user's last events stay where they are.
+
+    Raises:
+        NoTimesError: the folder has no times.
+    """
+    events = with_times(sequences).events
+    day, spare = pl.col("ts").dt.date(), pl.col("from_last") <= spared
+    mixed = (
+        events.with_columns(
+            run=day.ne_missing(day.shift()).over("user_id").cum_sum(),
+            chance=pl.Series(np.random.default_rng(seed).random(len(events))),
+            spare=spare,
+        )
+        .sort("user_id", "spare", "run", pl.when(~spare).then("chance"), maintain_order=True)
+        .select(pl.all().exclude("run", "chance", "spare"))
+        .with_columns(events.get_column("from_last"))
+    )
+    return Sequences(sequences.items, mixed)
+
+
+def with_times(sequences: Sequences) -> Sequences:
+    """The same with the time of the user's neighbouring event where an event has none.
+
+    Raises:
+        NoTimesError: an event has none, nor has another of its user.
+    """
+    filled = pl.col("ts").forward_fill().backward_fill().over("user_id")
+    events = sequences.events.with_columns(filled)
+    if missing := events.get_column("ts").null_count():
+        raise NoTimesError(
+            f"{missing:,} events of interactions.parquet have no `timestamp`, nor has any other "
+            "of their users: there is no order of days"
+        )
+    return Sequences(sequences.items, events)
 
 
 def _items(items: pl.DataFrame) -> pl.DataFrame:

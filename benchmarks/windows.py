@@ -1,10 +1,11 @@
 """Runs the night's own candidates and features on sequences whose days are places in an order."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from benchmarks.sequences import Sequences
@@ -12,6 +13,7 @@ from jobs.config import Config
 from jobs.nightly import Night, prepare
 from jobs.state import Material, State
 from jobs.training import examples_of
+from rank.features import GROUPS
 from rank.projection import Projection
 from rank.trees import Example
 
@@ -19,11 +21,49 @@ END = datetime(2020, 1, 1)
 DAY = timedelta(days=1)
 BEHAVIOUR = "like"
 SETTINGS = Path(__file__).parent / "settings.toml"
+TEXT_GENERATORS = ("nearest", "similar")
+TEXT_GROUPS = ("generators", "similarity", "last_items", "vectors")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is known at one time; what came next is to be predicted.
+
+    Attributes:
+        material: each event is as many days before `END` as it is from its user's last.
+        as_of: histories are what came before it.
+        corpus: the events that all is learnt from but the ranker: no target is among them.
+    """
+
+    material: Material
+    as_of: datetime
+    corpus: pl.DataFrame
+
+    @property
+    def targets(self) -> pl.DataFrame:
+        """user, item: what followed."""
+        return self.material.targets(BEHAVIOUR, self.as_of)
+
+    def without_text(self) -> "Cut":
+        """The same with no text at all: every vector is zero."""
+        vectors = np.zeros_like(self.material.item_vectors)
+        return replace(self, material=replace(self.material, item_vectors=vectors))
+
+    def only_text(self) -> "Cut":
+        """The same with candidates by text alone."""
+        candidates = self.material.config.candidates
+        off = dict.fromkeys(candidates.budgets.keys() - set(TEXT_GENERATORS), 0)
+        changed = {"candidates": candidates.model_copy(update=off)}
+        config = self.material.config.model_copy(update=changed)
+        return replace(self, material=replace(self.material, config=config))
+
+
+NOT_OF_TEXT = tuple(group for group in GROUPS if group not in TEXT_GROUPS)
 
 
 @dataclass(frozen=True)
 class Window:
-    """What is learnt from, or tested on, at one `as_of`.
+    """What is learnt from, or tested on, at one cut.
 
     Attributes:
         targets: user, item: what followed.
@@ -33,14 +73,22 @@ class Window:
     targets: pl.DataFrame
     example: Example
 
+    @classmethod
+    def of(cls, cut: Cut, projection: Projection, *, without: Collection[str] = ()) -> "Window":
+        """Candidates and features of the night, without some groups of features."""
+        state = State(cut.material, cut.as_of, projection, without=without, corpus=cut.corpus)
+        return cls(cut.targets, examples_of(state)[BEHAVIOUR].of_followers())
+
+
+def windows_of(cuts: Sequence[Cut], *, without: Collection[str] = ()) -> list[Window]:
+    """The windows of cuts, the earliest first."""
+    projection = cuts[0].material.fit_projection(cuts[0].as_of)
+    return [Window.of(cut, projection, without=without) for cut in cuts]
+
 
 def place_material(sequences: Sequences, config: Config, home: Path) -> Material:
-    """Inputs and vectors, with each event as many days before `END` as it is from the last.
-
-    The last event of a user falls on the day before `END`, the one before on the day before that.
-    """
-    from_last = pl.col("place").max().over("user_id") - pl.col("place") + 1
-    days = pl.duration(days=from_last)
+    """Inputs and vectors, with each event `from_last` days before `END`."""
+    days = pl.duration(days="from_last")
     events = sequences.events.select(
         "user_id", "item_id", ts=pl.lit(END) - days, behaviour=pl.lit(BEHAVIOUR)
     )
@@ -51,19 +99,11 @@ def place_material(sequences: Sequences, config: Config, home: Path) -> Material
     return prepare(Night(config=config, as_of=END, root=sources, home=home)).material
 
 
-def window(
-    material: Material,
-    last: int,
-    projection: Projection,
-    *,
-    without: Collection[str] = (),
-) -> Window:
-    """The window whose target is the user's `last`-th event from the end, 1 being the last.
+def cut_before(material: Material, last: int) -> Cut:
+    """Before each user's `last`-th event from the end, 1 being the last.
 
-    Histories are what came before it. Item-to-item matrices and popularity are built from one
-    event less, as they must be where the test item is predicted: from `seq[:-2]`.
+    The corpus has one event less than the histories, as it must have where the test item is
+    predicted strictly: it is `seq[:-2]`.
     """
     as_of = END - last * DAY
-    state = State(material, as_of, projection, without=without, corpus_as_of=as_of - DAY)
-    targets = material.targets(BEHAVIOUR, as_of)
-    return Window(targets, examples_of(state)[BEHAVIOUR].of_followers())
+    return Cut(material, as_of, material.inputs.before(as_of - DAY).events)

@@ -110,8 +110,8 @@ class State:
         projection: fitted before the first training window.
         now: whether `as_of` is the run's own: only then is it known which items are available.
         without: feature groups to leave out.
-        corpus_as_of: item-to-item matrices and popularity are built from the rows before it;
-            earlier than `as_of` in benchmarks only.
+        corpus: the events that item-to-item matrices and popularity are built from, where not
+            all before `as_of`: benchmarks keep some of them out.
     """
 
     material: Material
@@ -119,7 +119,7 @@ class State:
     projection: Projection
     now: bool = False
     without: Collection[str] = ()
-    corpus_as_of: datetime | None = None
+    corpus: pl.DataFrame | None = None
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -177,7 +177,7 @@ class State:
             ),
             asks=self._towers.asks if config.candidates.two_tower else None,
             answers=self._towers.answers if config.candidates.two_tower else None,
-            corpus=self.inputs.before(self.corpus_as_of).events if self.corpus_as_of else None,
+            corpus=self.corpus,
         )
 
     def _item_attributes(self) -> pl.DataFrame:
@@ -190,7 +190,7 @@ class State:
         """Fitted on the latest steps of everybody's history."""
         from embed.towers import fit_towers
 
-        rows = self.inputs.before(self.corpus_as_of or self.as_of).events
+        rows = self.inputs.events if self.corpus is None else self.corpus
         histories, following = neighbours.steps(
             neighbours.latest_first(rows),
             len(self.inputs.items),
@@ -223,11 +223,10 @@ class State:
         return Features(known, without=self.without, of_items=self._of_items(known))
 
     def _of_items(self, known: Known) -> Known | None:
-        if self.corpus_as_of is None:
+        if self.corpus is None:
             return None
-        rows = self.inputs.before(self.corpus_as_of)
-        snapshot = replace(self.snapshot, events=rows.events)
-        return replace(known, events=rows.events, affinity=snapshot.affinity)
+        snapshot = replace(self.snapshot, events=self.corpus)
+        return replace(known, events=self.corpus, affinity=snapshot.affinity)
 
     def candidates(self, users: Users) -> pl.DataFrame:
         """Candidate pairs of some eligible users, sorted by user, then item."""

@@ -7,14 +7,14 @@ import polars as pl
 import pytest
 from rings import ITEMS, USERS, material_of, write_folder
 
-from benchmarks.against import measured, split_before
-from benchmarks.leave_one_out import only_text, show, without_text
-from benchmarks.windows import END, window
+from benchmarks.against import measured, split_of
+from benchmarks.contest import show
+from benchmarks.windows import NOT_OF_TEXT, cut_before, windows_of
 
 
 def test_peers_see_one_event_less_in_their_matrices_and_never_the_target(tmp_path: Path) -> None:
     material = material_of(write_folder(tmp_path / "folder"), tmp_path / "home")
-    split, targets = split_before(material, 1)
+    split, targets = split_of(cut_before(material, 1))
     events = material.inputs.events.sort("user", "ts")
     for user in range(USERS):
         sequence = events.filter(pl.col("user") == user)["item"].to_list()
@@ -37,8 +37,8 @@ def test_lists_are_measured_with_middle_ranks_over_all_targets() -> None:
 
 def test_without_text_nothing_of_the_texts_is_left(tmp_path: Path) -> None:
     material = material_of(write_folder(tmp_path / "folder"), tmp_path / "home")
-    bare = without_text(material)
-    example = window(bare, 1, bare.fit_projection(END)).example
+    (found,) = windows_of([cut_before(material, 1).without_text()])
+    example = found.example
     cosines = example.features.select(pl.col("^.*(cosine|_nearest|_similar).*$"))
     assert cosines.width > 10
     assert {column.n_unique() for column in cosines.fill_nan(None)} == {1}  # all unknown, or 0
@@ -46,14 +46,15 @@ def test_without_text_nothing_of_the_texts_is_left(tmp_path: Path) -> None:
 
 def test_text_only_has_no_feature_of_behaviour(tmp_path: Path) -> None:
     material = material_of(write_folder(tmp_path / "folder"), tmp_path / "home")
-    names = only_text(material).test.example.features.columns
+    (found,) = windows_of([cut_before(material, 1).only_text()], without=NOT_OF_TEXT)
+    names = found.example.features.columns
     assert "score_similar" in names
     assert not [n for n in names if "directed" in n or "popular" in n or "like" in n]
 
 
 def test_the_table_has_mean_and_spread_of_the_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"system": "x", "seed": seed, "hr@10": 0.1 + 0.02 * seed} for seed in range(3)]
-    show(pl.DataFrame(rows))
+    show(rows)
     printed = capsys.readouterr().out
     assert "0.12" in printed
     assert "0.02" in printed

@@ -7,7 +7,7 @@ import polars as pl
 
 from benchmarks.sequences import read_sequences
 from benchmarks.windows import SETTINGS, place_material
-from jobs.config import load_config
+from jobs.config import Config, load_config
 from jobs.state import Material
 
 USERS, ITEMS = 60, 30
@@ -32,9 +32,12 @@ def write_folder(folder: Path, *, changed: tuple[int, ...] = ()) -> Path:
     return folder
 
 
-def material_of(folder: Path, home: Path) -> Material:
+def quick_config() -> Config:
+    """The settings of the benchmarks with a quick encoder."""
     config = load_config(SETTINGS)
     encoder = config.encoder.model_copy(update={"model": "packaged/wordllama"})
-    return place_material(
-        read_sequences(folder), config.model_copy(update={"encoder": encoder}), home
-    )
+    return config.model_copy(update={"encoder": encoder})
+
+
+def material_of(folder: Path, home: Path) -> Material:
+    return place_material(read_sequences(folder), quick_config(), home)

@@ -1,0 +1,105 @@
+"""One table: nightrank, what it is without some of its parts, and the peers, on the same cuts."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import typer
+
+from benchmarks.against import peers
+from benchmarks.ranks import hr_and_ndcg, middle_ranks, recall_curve, shared
+from benchmarks.windows import NOT_OF_TEXT, SETTINGS, Cut, Window, windows_of
+from jobs.config import load_config
+from jobs.training import hyperparameters
+from rank.trees import Hyperparameters, Trees, grow
+
+BUDGETS = (50, 100, 200, 300)
+ALL_THREADS = 0
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The windows of one system: learnt from, stopped on, tested."""
+
+    train: list[Window]
+    stop: Window
+    test: Window
+
+    @classmethod
+    def of(cls, cuts: Sequence[Cut], *, without: Collection[str] = ()) -> "Contest":
+        """The last cut is the test, the one before is stopped on."""
+        *train, stop, test = windows_of(cuts, without=without)
+        return cls(train, stop, test)
+
+
+def own_rows(cuts: Sequence[Cut], seeds: int, *, refit: bool) -> Iterator[Row]:
+    """nightrank, refitted if wanted, and without the ranker; prints the recall of candidates."""
+    contest = Contest.of(cuts)
+    test = contest.test
+    recall = recall_curve(test.example, len(test.targets), budgets=BUDGETS)
+    typer.echo("  ".join(f"{name} {value:.4f}" for name, value in recall.items()))
+    yield from ranked(contest, "nightrank", seeds, refit=refit)
+    fused = _measured(test, shared(test.example.features))
+    yield {"system": "nightrank, no ranker", "seed": 0} | fused
+
+
+def ablation_rows(cuts: Sequence[Cut], seeds: int) -> Iterator[Row]:
+    """The same without text, and by text alone."""
+    bare = [cut.without_text() for cut in cuts]
+    yield from ranked(Contest.of(bare), "nightrank, no text", seeds)
+    only = Contest.of([cut.only_text() for cut in cuts], without=NOT_OF_TEXT)
+    yield from ranked(only, "nightrank, text only", seeds)
+
+
+def compare(
+    cuts: Sequence[Cut], *, seeds: int, refit: bool, ablations: bool, against: bool
+) -> list[Row]:
+    """A row for each system and seed: system, seed, HR@10 and NDCG@10 on the last cut."""
+    rows = list(own_rows(cuts, seeds, refit=refit))
+    if ablations:
+        rows += ablation_rows(cuts, seeds)
+    if against:
+        rows += peers(cuts[-2], cuts[-1], seeds)
+    return rows
+
+
+def ranked(contest: Contest, system: str, seeds: int, *, refit: bool = False) -> Iterator[Row]:
+    """A row for each seed; with `refit` another, grown on the window stopped on as well."""
+    for seed in range(seeds):
+        parameters = replace(hyperparameters(load_config(SETTINGS)), seed=seed)
+        trees = _grow(contest.train, contest.stop, parameters)
+        yield {"system": system, "seed": seed} | _scored(contest.test, trees)
+        if refit:
+            fixed = replace(parameters, max_rounds=trees.rounds)
+            trees = _grow([*contest.train, contest.stop], None, fixed)
+            yield {"system": f"{system}, refit", "seed": seed} | _scored(contest.test, trees)
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Mean of the seeds and half the distance of the extremes, one line a system."""
+    frame = pl.DataFrame(rows)
+    metrics = [name for name in frame.columns if "@" in name]
+    mean = [pl.col(name).mean().round(4) for name in metrics]
+    spread = [
+        ((pl.col(name).max() - pl.col(name).min()) / 2).round(4).alias(f"±{name}")
+        for name in metrics
+    ]
+    with pl.Config(tbl_rows=-1, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
+        typer.echo(frame.group_by("system", maintain_order=True).agg(*mean, *spread))
+
+
+def _grow(train: list[Window], stop: Window | None, parameters: Hyperparameters) -> Trees:
+    examples = [w.example for w in train]
+    stopping = stop.example if stop else None
+    return grow(examples, stopping, objective="lambdarank", parameters=parameters)
+
+
+def _scored(test: Window, trees: Trees) -> dict[str, float]:
+    return _measured(test, trees.score(test.example.features, threads=ALL_THREADS))
+
+
+def _measured(test: Window, score: np.ndarray) -> dict[str, float]:
+    ranks = middle_ranks(test.example.users, test.example.happened, score)
+    return hr_and_ndcg(ranks, len(test.targets))
