@@ -10,18 +10,20 @@ from torch.nn import functional
 
 Vectors = NDArray[np.float32]
 
-# Chosen on the validation items of leave-one-out Beauty, except FEWEST_STEPS and FIRST_OWN.
-DIMENSIONS = 128
+# Chosen on the validation items of leave-one-out Beauty, FEWEST_STEPS on those of Scientific.
+MODELS = 2
+DIMENSIONS = 256
 BATCH = 512
 EPOCHS = 3
-FEWEST_STEPS = 600
+FEWEST_STEPS = 300
 LEARNING_RATE = 2e-3
 DROPOUT = 0.3
-OWN_DECAY = 1.0
+SMOOTHING = 0.1
+OWN_DECAY = 2.0
 FIRST_SCALE = 10.0
 FIRST_OWN = 0.02
-# The softmax of a batch runs over so many items at most: of more, over a sample of them.
-MOST_ITEMS = 50_000
+# The softmax of a batch runs over its own items and a sample of so many others.
+SAMPLED_ITEMS = 3000
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ def fit_towers(
 ) -> Towers:
     """Fit on steps of histories, by softmax over the items that occur in them.
 
-    Both rows of an item are a linear map of its text plus a part of its own. An item that does
-    not occur has only the first, with the mean bias: it is found by its text. A two-tower model
-    (Covington et al., Deep neural networks for YouTube recommendations, RecSys 2016).
+    The mean of a few models that differ by their random start. In each, both rows of an item are
+    a linear map of its text plus a part of its own. An item that does not occur has only the
+    first, with the mean bias: it is found by its text. A two-tower model (Covington et al., Deep
+    neural networks for YouTube recommendations, RecSys 2016).
 
     Args:
         vectors: (n_items, w) texts of the items, zero rows without text.
@@ -57,19 +60,22 @@ def fit_towers(
         seed: of the first values, the order of steps and the dropout.
     """
     known = np.unique(np.concatenate([histories.indices, following])).astype(np.int64)
-    model = _Model(vectors[known], torch.Generator().manual_seed(seed))
-    batches = _batches(len(following), seed)
-    optimiser = torch.optim.AdamW(model.groups(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: 1 - s / max(len(batches), 1))
-    places = torch.from_numpy(np.searchsorted(known, following))
-    columns = sp.csr_array(histories[:, known])
-    for rows in batches:
-        loss = model.loss(columns[rows], places[rows])
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-    return model.towers(vectors, known)
+    places, columns = np.searchsorted(known, following), sp.csr_array(histories[:, known])
+    fitted = []
+    for number in range(MODELS):
+        model = _Model(vectors[known], torch.Generator().manual_seed(seed * MODELS + number))
+        model.fit(columns, places, _batches(len(following), seed * MODELS + number))
+        fitted.append(model.towers(vectors, known))
+    return _mean(fitted)
+
+
+def _mean(fitted: list[Towers]) -> Towers:
+    """Towers whose log-odds are the mean of those of several, by their columns side by side."""
+    share = np.float32(len(fitted) ** -0.5)
+    asks = np.hstack([one.asks for one in fitted])
+    answers = [share * one.answers[:, :-1] for one in fitted]
+    bias = np.mean([one.answers[:, -1:] for one in fitted], axis=0)
+    return Towers(asks, np.hstack([*answers, bias]).astype(np.float32))
 
 
 class _Model:
@@ -88,24 +94,62 @@ class _Model:
         self.bias = torch.zeros(len(texts), requires_grad=True)
         self.scale = torch.tensor(float(np.log(FIRST_SCALE)), requires_grad=True)
 
-    def groups(self) -> list[dict[str, object]]:
-        return [
+    def fit(
+        self,
+        histories: sp.csr_array,
+        following: NDArray[np.int64],
+        batches: list[NDArray[np.int64]],
+    ) -> None:
+        if not batches:
+            return
+        groups = [
             {"params": [*self.maps, self.bias, self.scale], "weight_decay": 0.0},
             {"params": self.own, "weight_decay": OWN_DECAY},
         ]
+        optimiser = torch.optim.AdamW(groups, lr=LEARNING_RATE)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: 1 - s / len(batches))
+        places = torch.from_numpy(following)
+        for rows in batches:
+            loss = self.loss(histories[rows], places[rows])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
 
     def loss(self, histories: sp.csr_array, following: torch.Tensor) -> torch.Tensor:
-        asks, answers = (self.texts @ m + own for m, own in zip(self.maps, self.own, strict=True))
-        query = functional.normalize(_sums(histories, asks), dim=1)
+        """Cross-entropy over the sample; each item of it stands for those that it was drawn for."""
+        query = self.queries(histories)
         kept = torch.rand(query.shape, generator=self.generator) >= DROPOUT
-        shown, bias = functional.normalize(answers, dim=1), self.bias
-        if len(shown) > MOST_ITEMS:
-            drawn = torch.randperm(len(shown), generator=self.generator)[:MOST_ITEMS]
-            drawn = torch.unique(torch.cat([drawn, following]))
-            shown, bias = shown[drawn], bias[drawn]
-            following = torch.searchsorted(drawn, following)
-        logits = (query * kept / (1 - DROPOUT)) @ shown.T * self.scale.exp() + bias
-        return functional.cross_entropy(logits, following)
+        shown, weight = self.sample(following)
+        answers = functional.normalize(self.rows(1, shown), dim=1)
+        logits = (query * kept / (1 - DROPOUT)) @ answers.T * self.scale.exp()
+        logits = logits + self.bias[shown] + weight.log()
+        places = torch.searchsorted(shown, following)
+        return functional.cross_entropy(logits, places, label_smoothing=SMOOTHING)
+
+    def queries(self, histories: sp.csr_array) -> torch.Tensor:
+        used, places = np.unique(histories.indices, return_inverse=True)
+        summed = functional.embedding_bag(
+            torch.from_numpy(places.astype(np.int64)),
+            self.rows(0, torch.from_numpy(used.astype(np.int64))),
+            torch.from_numpy(histories.indptr[:-1].astype(np.int64)),
+            mode="sum",
+            per_sample_weights=torch.from_numpy(histories.data),
+        )
+        return functional.normalize(summed, dim=1)
+
+    def rows(self, tower: int, items: torch.Tensor) -> torch.Tensor:
+        mapped: torch.Tensor = self.texts[items] @ self.maps[tower]
+        return mapped + self.own[tower][items]
+
+    def sample(self, following: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ascending items with all that follow, and how many items each stands for."""
+        n = len(self.texts)
+        if n <= SAMPLED_ITEMS:
+            return torch.arange(n), torch.ones(n)
+        drawn = torch.randperm(n, generator=self.generator)[:SAMPLED_ITEMS]
+        shown = torch.unique(torch.cat([drawn, following]))
+        return shown, torch.where(torch.isin(shown, following), 1.0, n / SAMPLED_ITEMS)
 
     def towers(self, vectors: Vectors, known: NDArray[np.int64]) -> Towers:
         with torch.no_grad():
@@ -127,14 +171,3 @@ def _batches(n: int, seed: int) -> list[NDArray[np.int64]]:
     size = -(-n // BATCH)
     epochs = max(EPOCHS, -(-FEWEST_STEPS // size))
     return [part for _ in range(epochs) for part in np.array_split(rng.permutation(n), size)]
-
-
-def _sums(weights: sp.csr_array, table: torch.Tensor) -> torch.Tensor:
-    """`weights @ table`, with a gradient for the table."""
-    return functional.embedding_bag(
-        torch.from_numpy(weights.indices.astype(np.int64)),
-        table,
-        torch.from_numpy(weights.indptr[:-1].astype(np.int64)),
-        mode="sum",
-        per_sample_weights=torch.from_numpy(weights.data),
-    )
