@@ -35,13 +35,9 @@ def propose(
         for each. `share_<name>` is the score over the user's largest.
     """
     n_items = snapshot.shape[1]
-    found = {
-        name: _Found.of(GENERATORS[name](snapshot, users, k), users, n_items)
-        for name, k in budgets.items()
-    }
-    keys = np.sort(np.concatenate([np.empty(0, np.int64), *(f.keys for f in found.values())]))
-    union = keys[np.diff(keys, prepend=-1) > 0]
-    kept = union[_best(union, found, n_items, per_user)]
+    found = find(snapshot, users, budgets)
+    union, place = fuse(found, n_items)
+    kept = union[place <= per_user]
     pairs = {"user": kept // n_items, "item": kept % n_items}
     rows = np.searchsorted(users, pairs["user"])
     columns: dict[str, Floats] = {}
@@ -56,7 +52,7 @@ def propose(
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """The proposals of one generator, flat.
 
     Attributes:
@@ -72,7 +68,8 @@ class _Found:
     score: Floats
 
     @classmethod
-    def of(cls, proposals: Proposals, users: Users, n_items: int) -> "_Found":
+    def of(cls, proposals: Proposals, users: Users, n_items: int) -> "Found":
+        """The same proposals with their pairs and ranks."""
         row, place = np.nonzero(proposals.items != PADDING)
         keys = pair_keys(users[row], proposals.items[row, place], n_items)
         rank = (place + 1).astype(np.float32)
@@ -92,21 +89,34 @@ class _Found:
         return rank, score, self.proposals.scores.max(axis=1, initial=-np.inf)[rows]
 
 
-def _share(score: Floats, most: Floats) -> Floats:
-    """Each score over the largest of its user; NaN where that is not positive."""
-    unknown = np.full_like(score, np.nan)
-    return np.asarray(np.divide(score, most, out=unknown, where=most > 0))
+def find(snapshot: Snapshot, users: Users, budgets: Mapping[str, int]) -> dict[str, Found]:
+    """What each generator proposes to a shard of users; arguments as of `propose`."""
+    n_items = snapshot.shape[1]
+    return {
+        name: Found.of(GENERATORS[name](snapshot, users, k), users, n_items)
+        for name, k in budgets.items()
+    }
 
 
-def _best(
-    union: NDArray[np.int64], found: Mapping[str, _Found], n_items: int, per_user: int
-) -> NDArray[np.bool_]:
-    """(n,) whether a pair is among its user's best."""
+def fuse(found: Mapping[str, Found], n_items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The union of what was found, and how it is ordered.
+
+    Returns:
+        (n,) `pair_keys`, ascending, and (n,) the place of each pair among its user's, 1 = best,
+        by reciprocal rank fusion, ties by item.
+    """
+    keys = np.sort(np.concatenate([np.empty(0, np.int64), *(one.keys for one in found.values())]))
+    union = keys[np.diff(keys, prepend=-1) > 0]
     fused: Floats = np.zeros(len(union), dtype=np.float32)
     for one in found.values():
         fused[np.searchsorted(union, one.keys)] += 1.0 / (FUSION_OFFSET + one.rank)
     users = union // n_items
-    order = best_first(users, union % n_items, fused)
-    kept = np.zeros(len(users), dtype=bool)
-    kept[order[places(users) < per_user]] = True  # users ascend in either order
-    return kept
+    place = np.empty(len(union), dtype=np.int64)
+    place[best_first(users, union % n_items, fused)] = places(users) + 1  # users ascend in either
+    return union, place
+
+
+def _share(score: Floats, most: Floats) -> Floats:
+    """Each score over the largest of its user; NaN where that is not positive."""
+    unknown = np.full_like(score, np.nan)
+    return np.asarray(np.divide(score, most, out=unknown, where=most > 0))

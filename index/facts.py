@@ -1,7 +1,7 @@
 """What users did and what items are before `as_of`, in the shapes that generators need."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -93,6 +93,16 @@ class Facts:
         return _user_matrix(self.events, worth * decay, self.events.get_column("item"), self.shape)
 
     @cached_property
+    def item_affinity(self) -> sp.csr_array:
+        """(n_users, n_items): the same, of the events that figures of items are counted from."""
+        return self.affinity if self.corpus is None else replace(self, events=self.corpus).affinity
+
+    @cached_property
+    def demand(self) -> Vectors:
+        """(n_items,): everybody's affinity for an item, by `item_affinity`."""
+        return np.asarray(self.item_affinity.sum(axis=0), dtype=np.float32)
+
+    @cached_property
     def review_affinity(self) -> sp.csr_array:
         """(n_users, n_reviews): the decayed weight of each of the user's own reviews."""
         decay = times.decayed(
@@ -130,8 +140,12 @@ class Facts:
     def questions(self, users: NDArray[np.int32]) -> Vectors:
         """(len(users), d + 1): queries of the two-tower model; zero for a user without history."""
         assert self.asks is not None
-        query = unit_rows(np.asarray(self.recent[users] @ self.asks, dtype=np.float32))
-        return np.hstack([query, query.any(axis=1, keepdims=True).astype(np.float32)])
+        return _query(np.asarray(self.recent[users] @ self.asks, dtype=np.float32))
+
+    @cached_property
+    def item_questions(self) -> Vectors | None:
+        """(n_items, d + 1): queries were each item a history; None where towers are not used."""
+        return None if self.asks is None else _query(self.asks)
 
     @property
     def item_events(self) -> pl.DataFrame:
@@ -179,6 +193,12 @@ class Facts:
         if len(self.reviews):
             mean = mean + self.review_affinity[users] @ self.review_vectors
         return unit_rows(np.asarray(mean, dtype=np.float32))
+
+
+def _query(asked: Vectors) -> Vectors:
+    """Each row at unit length with a one appended; zero rows stay zero."""
+    query = unit_rows(asked)
+    return np.hstack([query, query.any(axis=1, keepdims=True).astype(np.float32)])
 
 
 def _user_matrix(

@@ -137,11 +137,6 @@ def two_hop(directed: sp.csr_array) -> sp.csr_array:
     return strongest_products(directed, directed, sp.csr_array(directed + itself))
 
 
-def similar(vectors: Vectors, asking: NDArray[np.int32], index: VectorIndex) -> sp.csr_array:
-    """Cubed cosine of the texts of the items `asking` to those of the index, where positive."""
-    return sp.csr_array(by_vectors(vectors, asking, index, k=NEIGHBOURS_PER_ITEM // 2).power(3))
-
-
 def by_vectors(
     vectors: Vectors, asking: NDArray[np.int32], index: VectorIndex, *, k: int
 ) -> sp.csr_array:

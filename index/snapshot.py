@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from index import neighbours
 from index.attributes import overlap, same_kind
+from index.clusters import clusters
 from index.factors import item_factors
 from index.facts import Facts
 from index.rows import entries_where
 from index.store import VectorIndex, Vectors
 from index.whitening import whitened
+
+TEXT_NEIGHBOURS = 20
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,22 @@ class Snapshot(Facts):
 
     @cached_property
     def similar(self) -> sp.csr_array:
-        """(n_items, n_items): see `index.neighbours.similar`; rows of items with events."""
-        return neighbours.similar(self.whitened_items, self._asking, self.whitened_index)
+        """(n_items, n_items): cubed cosines of the nearest whitened texts."""
+        return sp.csr_array(self._nearest_texts.power(3))
+
+    @cached_property
+    def text_neighbours(self) -> sp.csr_array:
+        """(n_items, n_items): cosines of the few nearest whitened texts."""
+        return neighbours.strongest(self._nearest_texts, TEXT_NEIGHBOURS)
+
+    @cached_property
+    def text_clusters(self) -> NDArray[np.int32]:
+        """(n_items,): see `index.clusters.clusters`, of whitened texts."""
+        return clusters(self.whitened_items, self._known, self.eligible)
 
     @cached_property
     def factors(self) -> sp.csr_array:
-        """(n_items, n_items): inner products of `index.factors.item_factors`, likewise."""
+        """(n_items, n_items): products of `index.factors.item_factors`; of items with events."""
         vectors = item_factors(self._corpus_items, self.shape[1])
         index, k = _index(vectors, self.eligible), neighbours.NEIGHBOURS_PER_ITEM
         return neighbours.by_vectors(vectors, self._asking, index, k=k)
@@ -98,6 +111,19 @@ class Snapshot(Facts):
     def kinds(self) -> sp.csr_array:
         """(n_items, n_items): see `index.attributes.same_kind`, likewise."""
         return same_kind(self.item_attributes, self.popularity, self.eligible, self._asking)
+
+    @cached_property
+    def _nearest_texts(self) -> sp.csr_array:
+        asking = np.flatnonzero(self._known).astype(np.int32)
+        k = neighbours.NEIGHBOURS_PER_ITEM // 2
+        return neighbours.by_vectors(self.whitened_items, asking, self.whitened_index, k=k)
+
+    @cached_property
+    def _known(self) -> NDArray[np.bool_]:
+        """(n_items,) whether an item may be proposed or has events."""
+        known = self.eligible.copy()
+        known[self._asking] = True
+        return known
 
     @cached_property
     def _asking(self) -> NDArray[np.int32]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from index.rows import unit_rows
 from index.store import Vectors
@@ -26,7 +27,8 @@ def whitened(vectors: Vectors, fitted_on: NDArray[np.bool_]) -> Vectors:
     if len(fitting) < 2 * VECTORS_PER_DIMENSION:
         return vectors
     mean = fitting.mean(axis=0)
-    spread, directions = np.linalg.eigh(np.cov(fitting, rowvar=False))
+    with threadpool_limits(limits=1):  # several threads would round differently
+        spread, directions = np.linalg.eigh(np.cov(fitting, rowvar=False))
     kept = min(DIMENSIONS, len(fitting) // VECTORS_PER_DIMENSION, len(spread))
     kept = min(kept, int((spread > SMALLEST * spread[-1]).sum()))
     scaled = directions[:, ::-1][:, :kept] / np.sqrt(spread[::-1][:kept])

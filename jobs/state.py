@@ -214,19 +214,24 @@ class State:
             item_vectors=self.snapshot.item_vectors,
             review_vectors=self.snapshot.review_vectors,
             whitened_items=self.snapshot.whitened_items,
+            text_neighbours=self.snapshot.text_neighbours,
+            text_clusters=self.snapshot.text_clusters,
             affinity=self.snapshot.affinity,
+            demand=self.snapshot.demand,
+            due=self.snapshot.due,
             behaviours=tuple(config.events.weights),
             item_attributes=tuple(config.items.attributes),
             user_attributes=tuple(config.users.attributes),
             projection=self.projection,
+            asks=self.snapshot.item_questions,
+            answers=self.snapshot.answers,
         )
         return Features(known, without=self.without, of_items=self._of_items(known))
 
     def _of_items(self, known: Known) -> Known | None:
         if self.corpus is None:
             return None
-        snapshot = replace(self.snapshot, events=self.corpus)
-        return replace(known, events=self.corpus, affinity=snapshot.affinity)
+        return replace(known, events=self.corpus, affinity=self.snapshot.item_affinity)
 
     def candidates(self, users: Users) -> pl.DataFrame:
         """Candidate pairs of some eligible users, sorted by user, then item."""

@@ -10,14 +10,16 @@ from functools import cached_property
 
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from rank.known import Columns, Known, Values
+from rank.known import Columns, Kind, Known, PairTable, Values, ratio
 from rank.tables import ITEM_TABLES, USER_TABLES, Table, numbers
 
 NEWEST = 5
 SAID = ("rank_", "score_", "share_")
 
+Rows = NDArray[np.int32] | NDArray[np.int64]
 PairGroup = Callable[[Known, pl.DataFrame, Values], Columns]
 
 
@@ -62,6 +64,19 @@ def last_items(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     return columns | {"cosine_whitened_max": np.fmax.reduce(cosines, axis=1)}
 
 
+def last_steps(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
+    """Log-odds of the two-tower model, were each of the user's latest items the only one."""
+    if known.asks is None or known.answers is None:
+        return {}
+    users = _users(pairs)
+    starts = np.flatnonzero(np.diff(users, prepend=-1))
+    last = known.last_items[users[starts], :NEWEST]
+    queries = np.where((last >= 0)[..., None], known.asks[last], 0.0)
+    odds = _cosines(known.answers, _items(pairs), queries, starts)
+    columns = {f"log_odds_{n + 1}": odds[:, n] for n in range(NEWEST)}
+    return columns | {"log_odds_max": np.fmax.reduce(odds, axis=1)}
+
+
 def vectors(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     """Compressed vectors of the item and of the user's profile."""
     users = _users(pairs)
@@ -72,39 +87,72 @@ def vectors(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
 
 
 def price(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
-    """How far the item's price lies from those that the user acted on, in logarithms."""
-    return {"price_gap": known.log_price[_items(pairs)] - known.usual_log_price[_users(pairs)]}
+    """How far the item's price lies from those that the user acted on.
+
+    In logarithms, and by its quantile in its category.
+    """
+    users, items = _users(pairs), _items(pairs)
+    quantile = known.price_in_category["price_quantile"][items]
+    return {
+        "price_gap": known.log_price[items] - known.usual_log_price[users],
+        "price_quantile_gap": quantile - known.usual_price_quantile[users],
+    }
 
 
 def kinds(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     """The user's share of affinity for the item's category, brand and text attributes."""
-    users, items = _users(pairs), _items(pairs)
-    total = np.asarray(known.affinity.sum(axis=1))[users]
+    total = known.total_affinity[_users(pairs)]
     columns: Columns = {}
     for name, kind in known.kinds.items():
-        code = kind.code[items]
-        # Of no pairs at all, scipy raises.
-        found = kind.affinity[users, np.maximum(code, 0)] if len(users) else users
-        liked = np.asarray(found).ravel()
-        share = np.divide(liked, total, out=np.zeros(len(users)), where=total > 0)
-        columns[f"affinity_{name}"] = np.where(code < 0, np.nan, share)
+        liked = _liked(kind, pairs)
+        columns[f"affinity_{name}"] = np.where(total > 0, ratio(liked, total), liked)
     return columns
+
+
+def clusters(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
+    """The user's share of affinity for the item's cluster of texts; by the whole shop's."""
+    share = ratio(_liked(known.clusters, pairs), known.total_affinity[_users(pairs)])
+    return {
+        "affinity_cluster": share,
+        "cluster_lift": ratio(share, known.cluster_demand[_items(pairs)]),
+    }
+
+
+def neighbours(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
+    """The user's affinity for the items of texts nearest to the item's, by cosine; its share."""
+    users, items = _users(pairs), _items(pairs)
+    distinct, row = np.unique(users, return_inverse=True)
+    wanted = sp.csr_array(known.affinity[distinct] @ known.asking_texts)
+    wanted.sort_indices()  # makes looking up pairs fast
+    has_any = np.diff(known.text_neighbours.indptr)[items] > 0
+    liked = np.where(has_any, _entries(wanted, row, items), np.float32(np.nan))
+    return {
+        "affinity_neighbours": liked,
+        "affinity_share_neighbours": ratio(liked, known.total_affinity[users]),
+    }
+
+
+def intervals(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
+    """How near the user's last use of the item is to its usual interval ago."""
+    return _looked_up(known.due_table, pairs)
 
 
 def pair_history(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     """What this user already did on this item."""
-    table = known.pair_table
-    found = table.find(_users(pairs), _items(pairs))
-    return {name: values[found] for name, values in table.columns.items()}
+    return _looked_up(known.pair_table, pairs)
 
 
 PAIR_GROUPS: dict[str, PairGroup] = {
     "generators": generators,
     "similarity": similarity,
     "last_items": last_items,
+    "last_steps": last_steps,
     "vectors": vectors,
     "price": price,
     "kinds": kinds,
+    "clusters": clusters,
+    "neighbours": neighbours,
+    "intervals": intervals,
     "pair_history": pair_history,
 }
 GROUPS = tuple(dict.fromkeys([*PAIR_GROUPS, *USER_TABLES, *ITEM_TABLES]))
@@ -162,6 +210,25 @@ def _users(pairs: pl.DataFrame) -> NDArray[np.int32]:
 
 def _items(pairs: pl.DataFrame) -> NDArray[np.int32]:
     return pairs.get_column("item").to_numpy()
+
+
+def _entries(matrix: sp.csr_array, rows: Rows, columns: Rows) -> Values:
+    """(n,) the aligned entries of a matrix, 0 where it has none."""
+    if len(rows) == 0:  # scipy raises
+        return np.empty(0, dtype=np.float32)
+    return np.asarray(matrix[rows, columns]).ravel()
+
+
+def _liked(kind: Kind, pairs: pl.DataFrame) -> Values:
+    """(n,) the user's affinity for the value of the item, NaN where it has none."""
+    code = kind.code[_items(pairs)]
+    liked = _entries(kind.affinity, _users(pairs), np.maximum(code, 0))
+    return np.where(code < 0, np.float32(np.nan), liked)
+
+
+def _looked_up(table: PairTable, pairs: pl.DataFrame) -> Columns:
+    found = table.find(_users(pairs), _items(pairs))
+    return {name: values[found] for name, values in table.columns.items()}
 
 
 def _cosines(

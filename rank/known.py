@@ -34,11 +34,20 @@ class Known:
         item_vectors: (n_items, d) float32, unit length, zero where an item has no text.
         review_vectors: (len(reviews), d), likewise.
         whitened_items: (n_items, w): item texts freed of what all share, likewise.
+        text_neighbours: (n_items, n_items) sparse: row i holds the cosines of whitened texts
+            between item i and the few nearest others.
+        text_clusters: (n_items,) the cluster of texts that an item belongs to, -1 without one.
         affinity: (n_users, n_items) sparse: decayed weight of a user's events on an item.
+        demand: (n_items,) everybody's affinity for an item, counted as figures of items are.
+        due: (n_users, n_items) sparse: how near a user's last use of an item is to its usual
+            interval ago; pairs without an entry, a stored zero being one, are not known.
         behaviours: all behaviours that events may hold, in the order of the funnel.
         item_attributes: further columns of `items` to use.
         user_attributes: further columns of `users` to use.
         projection: what compresses vectors to a few dimensions.
+        asks: (n_items, d + 1) what each item alone asks of the two-tower model, unit length and a
+            one appended; None where it is not used.
+        answers: (n_items, d + 1) what it is matched with, likewise.
     """
 
     as_of: datetime
@@ -49,11 +58,17 @@ class Known:
     item_vectors: Values
     review_vectors: Values
     whitened_items: Values
+    text_neighbours: sp.csr_array
+    text_clusters: NDArray[np.int32]
     affinity: sp.csr_array
+    demand: Values
+    due: sp.csr_array
     behaviours: tuple[str, ...]
     item_attributes: tuple[str, ...]
     user_attributes: tuple[str, ...]
     projection: Projection
+    asks: Values | None = None
+    answers: Values | None = None
 
     def size(self, of: str) -> int:
         """Number of users or of items."""
@@ -79,6 +94,13 @@ class Known:
         chosen = self.is_behaviour[behaviour] & (self.event_age <= days)
         return np.bincount(self.codes(of)[chosen], minlength=self.size(of)).astype(np.float32)
 
+    def decayed(self, of: str, behaviour: str, half_life_days: float) -> NDArray[np.float64]:
+        """As `counts`, an event counting 2 ** (-age / half life) however long ago it was."""
+        chosen = self.is_behaviour[behaviour]
+        weight = np.exp2(-self.event_age[chosen] / half_life_days)
+        counts = np.bincount(self.codes(of)[chosen], weight, minlength=self.size(of))
+        return counts.astype(np.float64)
+
     def days_since(self, of: str, behaviour: str) -> Values:
         """Days since the last event of `behaviour` of each user or item; NaN without one."""
         chosen = self.is_behaviour[behaviour]
@@ -100,19 +122,67 @@ class Known:
         return PairTable(keys=distinct, columns=columns, n_items=len(self.items))
 
     @cached_property
+    def due_table(self) -> "PairTable":
+        """How near each user's last use of each item is to its usual interval ago."""
+        entries = self.due.sorted_indices().tocoo()
+        keys = entries.row.astype(np.int64) * len(self.items) + entries.col
+        columns: Columns = {"pair_due": np.append(entries.data, np.nan)}
+        return PairTable(keys=keys, columns=columns, n_items=len(self.items))
+
+    @cached_property
+    def asking_texts(self) -> sp.csr_array:
+        """(n_items, n_items): `text_neighbours` from the neighbour to the items that it is of."""
+        return sp.csr_array(self.text_neighbours.T)
+
+    @cached_property
     def log_price(self) -> Values:
         """(n_items,) log(1 + price), NaN without a price."""
         price = self.items.get_column("price").cast(pl.Float64).fill_null(np.nan).to_numpy()
         return np.asarray(np.log1p(np.maximum(price, 0.0)), dtype=np.float32)
 
     @cached_property
+    def price_in_category(self) -> Columns:
+        """The place of each listed item among the prices of its category; NaN without one.
+
+        price_in_category: `log_price` less the category's mean; price_quantile: the part of the
+        category's items that cost less, of equal ones half.
+        """
+        created, price = self.items.get_column("created_at"), pl.col("price")
+        items = self.items.select("category", price=pl.Series(self.log_price, dtype=pl.Float64))
+        listed = items.with_row_index("item").filter(
+            created.is_null() | (created < self.as_of), price.is_not_nan()
+        )
+        placed = listed.drop_nulls("category").select(
+            "item",
+            price_in_category=price - price.mean().over("category"),
+            price_quantile=(price.rank("average").over("category") - 0.5)
+            / pl.len().over("category"),
+        )
+        columns = {name: np.full(len(items), np.nan) for name in placed.columns[1:]}
+        for name, values in columns.items():
+            values[placed.get_column("item").to_numpy()] = placed.get_column(name).to_numpy()
+        return columns
+
+    @cached_property
     def usual_log_price(self) -> Values:
         """(n_users,) mean of `log_price` over the user's items by affinity, NaN without one."""
-        priced = ~np.isnan(self.log_price)
-        weight = self.affinity @ priced.astype(np.float32)
-        total = self.affinity @ np.where(priced, self.log_price, 0.0).astype(np.float32)
-        unknown = np.full(len(weight), np.nan, dtype=np.float32)
-        return np.asarray(np.divide(total, weight, out=unknown, where=weight > 0))
+        return self._usual(self.log_price)
+
+    @cached_property
+    def usual_price_quantile(self) -> Values:
+        """(n_users,) the same of `price_quantile` in the category."""
+        return self._usual(self.price_in_category["price_quantile"])
+
+    def _usual(self, figure: NDArray[Any]) -> Values:
+        known = ~np.isnan(figure)
+        weight = self.affinity @ known.astype(np.float32)
+        total = self.affinity @ np.where(known, figure, 0.0).astype(np.float32)
+        return ratio(total, weight)
+
+    @cached_property
+    def total_affinity(self) -> Values:
+        """(n_users,) the user's affinity for all items."""
+        return np.asarray(self.affinity.sum(axis=1), dtype=np.float32)
 
     @cached_property
     def kinds(self) -> dict[str, "Kind"]:
@@ -120,6 +190,20 @@ class Known:
         names = ("category", "brand", *self.item_attributes)
         texts = [name for name in names if self.items.schema[name] == pl.String]
         return {name: Kind.of(self.items.get_column(name), self.affinity) for name in texts}
+
+    @cached_property
+    def clusters(self) -> "Kind":
+        """Clusters of texts."""
+        return Kind.of(pl.Series(self.text_clusters).replace(-1, None), self.affinity)
+
+    @cached_property
+    def cluster_demand(self) -> Values:
+        """(n_items,) the share of all demand that the item's cluster has, NaN without a cluster."""
+        place = self.clusters.code + 1  # 0: in no cluster
+        total = np.bincount(place, self.demand, minlength=1)
+        share = ratio(total, np.full_like(total, total.sum()))
+        share[0] = np.nan
+        return share[place]
 
     @cached_property
     def last_items(self) -> NDArray[np.int32]:
@@ -213,6 +297,16 @@ def days_before(ts: pl.Series, as_of: datetime) -> NDArray[np.float64]:
     age = pl.select(pl.lit(as_of) - ts.cast(pl.Datetime("us"))).to_series()
     days = age.dt.total_microseconds().cast(pl.Float64) / _MICROSECONDS_PER_DAY
     return days.fill_null(np.nan).to_numpy()
+
+
+def ratio(total: NDArray[Any], count: NDArray[Any]) -> Values:
+    """Each total by its count, NaN where there is none.
+
+    >>> ratio(np.array([3.0, 0.0]), np.array([2, 0])).tolist()
+    [1.5, nan]
+    """
+    unknown = np.full(len(total), np.nan, dtype=np.float32)
+    return np.asarray(np.divide(total, count, out=unknown, where=count > 0))
 
 
 def minimum_by(rows: NDArray[np.int32], values: NDArray[np.float64], size: int) -> Values:

@@ -8,12 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from rank.known import DAYS, Columns, Known, Values, days_before, minimum_by
+from rank.known import DAYS, Columns, Known, Values, days_before, minimum_by, ratio
 
 Table = Callable[[Known], Columns]
 
 # Rates and means lean on the whole shop's as if this many more events had been seen.
 PRIOR_EVENTS = 20.0
+# In days. A trend is the rate of the second over that of the last, 1 where nothing changes.
+HALF_LIVES = (1.0, 7.0, 30.0)
 
 
 def user_activity(known: Known) -> Columns:
@@ -49,9 +51,52 @@ def item_ratings(known: Known) -> Columns:
     return _ratings(known, "item")
 
 
+def user_half_lives(known: Known) -> Columns:
+    """What the user did, an event counting half as much after each half-life; its trend."""
+    return _half_lives(known, "user")
+
+
+def item_half_lives(known: Known) -> Columns:
+    """What was done with the item, likewise."""
+    return _half_lives(known, "item")
+
+
+def user_intervals(known: Known) -> Columns:
+    """Mean and deviation of the gaps between active days, and how many such gaps ago the last was.
+
+    In whole days before `as_of`, as `index.times.due` counts them.
+    """
+    return _intervals(known, "user")
+
+
+def item_intervals(known: Known) -> Columns:
+    """The same of the days on which anybody did something with the item."""
+    return _intervals(known, "item")
+
+
+def item_neighbours(known: Known) -> Columns:
+    """How wanted things like this are: figures of the items of nearest texts, none of its own.
+
+    Means of log(1 + decayed number of events), weighted by cosine: the regression of Nadaraya
+    (Theory of Probability and its Applications, 1964) over the nearest neighbours.
+    """
+    near = known.text_neighbours
+    weight = near.sum(axis=1)
+    events = {name: known.decayed("item", name, HALF_LIVES[-1]) for name in known.behaviours}
+    columns = {"neighbours_popularity": np.sum(list(events.values()), axis=0)}
+    columns |= {f"neighbours_{name}": count for name, count in events.items()}
+    means = {name: ratio(near @ np.log1p(count), weight) for name, count in columns.items()}
+    return means | {"neighbours_cosine": ratio(weight, np.diff(near.indptr))}
+
+
+def item_clusters(known: Known) -> Columns:
+    """The share of all users' affinity that the item's cluster of texts has."""
+    return {"cluster_demand": known.cluster_demand}
+
+
 def item_price(known: Known) -> Columns:
-    """The logarithm of one plus the price."""
-    return {"price": known.log_price}
+    """The logarithm of one plus the price, and its place in the item's category."""
+    return {"price": known.log_price, **known.price_in_category}
 
 
 def user_price(known: Known) -> Columns:
@@ -80,7 +125,7 @@ def user_attributes(known: Known) -> Columns:
     for name in known.user_attributes:
         values = known.users.get_column(name)
         if values.dtype == pl.String:
-            activity = pl.Series(known.affinity.sum(axis=1))
+            activity = pl.Series(known.total_affinity)
             shared = pl.DataFrame({"value": values, "activity": activity}).filter(present)
             mean = shared.drop_nulls("value").group_by("value").agg(pl.col("activity").mean())
             joined = values.to_frame("value").join(
@@ -95,6 +140,8 @@ USER_TABLES: dict[str, Table] = {
     "user_activity": user_activity,
     "conversion": user_conversion,
     "ratings": user_ratings,
+    "half_lives": user_half_lives,
+    "intervals": user_intervals,
     "price": user_price,
     "attributes": user_attributes,
 }
@@ -102,6 +149,10 @@ ITEM_TABLES: dict[str, Table] = {
     "item_activity": item_activity,
     "conversion": item_conversion,
     "ratings": item_ratings,
+    "half_lives": item_half_lives,
+    "intervals": item_intervals,
+    "neighbours": item_neighbours,
+    "clusters": item_clusters,
     "price": item_price,
     "attributes": item_attributes,
 }
@@ -138,6 +189,34 @@ def _conversion(known: Known, of: str) -> Columns:
         rate = (hits + PRIOR_EVENTS * prior) / (tries + PRIOR_EVENTS)
         columns[f"{of}_{later}_per_{earlier}"] = rate
     return columns
+
+
+def _half_lives(known: Known, of: str) -> Columns:
+    columns: Columns = {}
+    for name in known.behaviours:
+        decayed = {days: known.decayed(of, name, days) for days in HALF_LIVES}
+        columns |= {f"{of}_{name}_half_{span(days)}": count for days, count in decayed.items()}
+        # A steady rate gives a count in proportion to the half-life.
+        rates = [count / days for days, count in decayed.items()]
+        columns[f"{of}_{name}_trend"] = ratio(rates[1], rates[2])
+    return columns
+
+
+def _intervals(known: Known, of: str) -> Columns:
+    # Sums of whole numbers are exact, in whatever order.
+    age = known.event_age.astype(np.int64)
+    width = int(age.max(initial=0)) + 1
+    who, day = np.divmod(np.unique(known.codes(of) * np.int64(width) + age), width)
+    same, size = np.diff(who) == 0, known.size(of)
+    owner, gap = who[1:][same], np.diff(day)[same]
+    count, total, squares = (np.bincount(owner, gap**power, size) for power in (0, 1, 2))
+    mean = ratio(total, count)
+    variance = ratio(count * squares - total**2, count * (count - 1))
+    return {
+        f"{of}_gap_mean": mean,
+        f"{of}_gap_deviation": np.sqrt(variance),
+        f"{of}_gaps_since": ratio(minimum_by(who, day, size), mean),
+    }
 
 
 def _ratings(known: Known, of: str) -> Columns:

@@ -1,5 +1,6 @@
 """Item-to-item matrices and what generators make of them, against brute force."""
 
+from datetime import timedelta
 from itertools import combinations
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import ITEMS, USERS, make_snapshot
+from threadpoolctl import threadpool_limits
+from worlds import AS_OF, ITEMS, USERS, make_snapshot
 
 from index import neighbours
 from index.candidates import propose
 from index.generators import GENERATORS, NEIGHBOURS
-from index.store import VectorIndex
+from index.rows import unit_rows
 
 pairs = st.tuples(st.integers(0, USERS - 1), st.integers(0, ITEMS - 1))
 worlds = st.lists(pairs, min_size=1, max_size=40)
@@ -148,12 +150,60 @@ def test_products_are_cut_to_the_strongest_in_blocks(
 
 
 def test_similar_is_the_cubed_cosine_without_the_item_itself() -> None:
+    """Too few texts to be whitened; item 1 may not be proposed, but has an event."""
     vectors = np.array([[1, 0], [0.6, 0.8], [0, 1], [-1, 0], [0, 0]], dtype=np.float32)
-    index = VectorIndex.build(np.arange(5, dtype=np.int32), vectors)
-    found = neighbours.similar(vectors, np.array([0, 1, 4], dtype=np.int32), index).toarray()
+    eligible = np.array([True, False, True, True, True])
+    world = make_snapshot([(0, 1)], shape=(2, 5), item_vectors=vectors, eligible=eligible)
     expected = np.zeros((5, 5))
-    expected[0, 1], expected[1, 0], expected[1, 2] = 0.6**3, 0.6**3, 0.8**3
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    expected[1, 0], expected[1, 2] = 0.6, 0.8
+    np.testing.assert_allclose(world.text_neighbours.toarray(), expected, atol=1e-6)
+    np.testing.assert_allclose(world.similar.toarray(), expected**3, atol=1e-6)
+
+
+def texts(n: int, *, seed: int) -> np.ndarray:
+    return unit_rows(np.random.default_rng(seed).normal(size=(n, 6)).astype(np.float32))
+
+
+def test_text_neighbours_are_the_nearest_twenty_of_every_item_that_is_known() -> None:
+    n, rng = 90, np.random.default_rng(8)
+    eligible, textless = rng.uniform(size=n) < 0.8, rng.uniform(size=n) < 0.1
+    vectors = np.where(textless[:, None], np.float32(0), texts(n, seed=8))
+    used = [(0, int(item)) for item in np.flatnonzero(~eligible)[:3]]
+    world = make_snapshot(used, shape=(2, n), item_vectors=vectors, eligible=eligible)
+    cosine = world.whitened_items.astype(float) @ world.whitened_items.T
+    np.fill_diagonal(cosine, 0)
+    cosine[:, ~eligible] = 0
+    cosine[[i for i in np.flatnonzero(~eligible) if (0, i) not in used]] = 0
+    least = np.sort(cosine, axis=1)[:, -20, None]
+    expected = np.where((cosine > 0) & (cosine >= least), cosine, 0)
+    np.testing.assert_allclose(world.text_neighbours.toarray(), expected, atol=1e-6)
+    assert (np.diff(world.text_neighbours.indptr)[eligible & ~textless] == 20).all()
+
+
+def test_one_and_two_threads_find_the_same_text_neighbours() -> None:
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(limits=threads):
+            world = make_snapshot([(0, 1)], shape=(2, 3000), item_vectors=texts(3000, seed=9))
+            found.append(world.text_neighbours)
+    for name in ("indptr", "indices", "data"):
+        np.testing.assert_array_equal(*(getattr(matrix, name) for matrix in found))
+
+
+def test_items_that_are_not_known_move_no_text_neighbour() -> None:
+    vectors, places = texts(80, seed=10), np.sort(np.random.default_rng(0).permutation(130)[:80])
+    more = texts(130, seed=11)
+    more[places] = vectors
+    alone = make_snapshot([(0, 3)], shape=(2, 80), item_vectors=vectors)
+    among = make_snapshot(
+        [(0, int(places[3]))],
+        shape=(2, 130),
+        item_vectors=more,
+        eligible=np.isin(np.arange(130), places),
+    )
+    found = among.text_neighbours.toarray()
+    np.testing.assert_array_equal(found[np.ix_(places, places)], alone.text_neighbours.toarray())
+    assert found.astype(bool).sum() == alone.text_neighbours.nnz
 
 
 def test_the_latest_items_come_first_and_only_once() -> None:
@@ -199,3 +249,13 @@ def test_the_corpus_speaks_of_items_and_the_events_of_users() -> None:
     assert limited.cooccurrence[0, 1] == pytest.approx(1.0)  # one common user, both seen once
     assert limited.popularity[0] == pytest.approx(2 ** (-1 / 30))
     assert limited.recent[2, 0] == 1.0
+
+
+def test_demand_is_everybodys_affinity_by_the_corpus() -> None:
+    world = make_snapshot([(0, 0), (0, 1), (1, 0), (2, 0)], days_ago=[30, 60, 90, 1], excluded=[])
+    np.testing.assert_allclose(world.demand[:3], [4 * (2**-1 + 2**-3 + 2 ** (-1 / 30)), 1, 0])
+    assert world.item_affinity is world.affinity
+    early = world.events.filter(pl.col("ts") < AS_OF - timedelta(days=20))
+    limited = make_snapshot([(2, 0)], days_ago=[1], corpus=early)
+    np.testing.assert_allclose(limited.demand[:3], [4 * (2**-1 + 2**-3), 1, 0])
+    assert limited.item_affinity[[2]].sum() == 0

@@ -1,4 +1,5 @@
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from index.whitening import whitened
 
@@ -28,3 +29,12 @@ def test_rows_without_text_stay_zero_and_do_not_count() -> None:
 def test_too_few_texts_are_left_as_they_are() -> None:
     vectors = np.eye(3, dtype=np.float32)
     assert whitened(vectors, np.ones(3, dtype=bool)) is vectors
+
+
+def test_one_and_two_threads_whiten_alike() -> None:
+    vectors = np.random.default_rng(2).normal(size=(2000, 200)).astype(np.float32)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(limits=threads):
+            found.append(whitened(vectors, np.ones(len(vectors), dtype=bool)))
+    np.testing.assert_array_equal(*found)

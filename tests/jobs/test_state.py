@@ -48,3 +48,23 @@ def test_text_columns_of_the_items_are_their_attributes(
     )
     shown = State(changed, AS_OF, changed.fit_projection(AS_OF)).snapshot.item_attributes
     assert shown.equals(items.select("brand", "category", "colour"))
+
+
+def test_figures_of_items_are_counted_from_the_corpus(
+    tmp_path: Path, static_encoder: Encoder
+) -> None:
+    material = make_material(write_night(tmp_path), static_encoder)
+    early = material.inputs.events.filter(pl.col("ts") < AS_OF - timedelta(days=30))
+    projection = material.fit_projection(AS_OF)
+    limited = State(material, AS_OF, projection, corpus=early)
+    only = replace(material, inputs=replace(material.inputs, events=early))
+    pairs = limited.candidates(limited.users[:20])
+    found, expected, whole = (
+        state.describe(pairs).select(
+            pl.col("^(item|neighbours|popularity)_.*$").exclude("^item_pc_.*$"), "cluster_demand"
+        )
+        for state in (limited, State(only, AS_OF, projection), State(material, AS_OF, projection))
+    )
+    assert found.equals(expected, null_equal=True)
+    moved = {name for name in found.columns if not found[name].equals(whole[name])}
+    assert {"item_click_half_7d", "item_gap_mean", "neighbours_click", "cluster_demand"} <= moved

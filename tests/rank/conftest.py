@@ -65,6 +65,15 @@ def known() -> Known:
             "age": [None, *np.linspace(20, 70, USERS - 1)],
         }
     )
+    textless = [3, 6]  # of the whitened texts
+    near = np.where(rng.uniform(size=(ITEMS, ITEMS)) < 0.3, rng.uniform(0.1, 1, (ITEMS, ITEMS)), 0)
+    np.fill_diagonal(near, 0)
+    near[textless] = near[:, textless] = 0
+    clusters = rng.integers(0, 3, ITEMS).astype(np.int32)
+    clusters[textless] = -1
+    used = np.unique(np.column_stack(places)[::3], axis=0)
+    due = rng.uniform(0, 1, len(used)).astype(np.float32)
+    due[:2] = 0
     return Known(
         as_of=AS_OF,
         items=items,
@@ -74,7 +83,11 @@ def known() -> Known:
         item_vectors=item_vectors,
         review_vectors=review_vectors,
         whitened_items=unit(np.roll(item_vectors, 1, axis=0)[:, :5]),
+        text_neighbours=sp.csr_array(near.astype(np.float32)),
+        text_clusters=clusters,
         affinity=sp.csr_array((weights, places), shape=(USERS, ITEMS)),
+        demand=rng.uniform(0, 5, ITEMS).astype(np.float32),
+        due=sp.csr_array((due, tuple(used.T)), shape=(USERS, ITEMS)),
         behaviours=BEHAVIOURS,
         item_attributes=("scent", "volume"),
         user_attributes=("region", "age"),

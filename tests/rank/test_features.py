@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -13,6 +14,8 @@ from rank.known import Known
 from rank.projection import Projection
 
 NOT_IN_SQL = ("cosine_", "item_pc_", "user_pc_")
+# Under oracles of their own in test_texts.py and test_rhythms.py.
+ELSEWHERE = ("neighbours", "clusters", "half_lives", "intervals")
 DAY = "86400.0"
 
 
@@ -80,6 +83,14 @@ of_item AS (SELECT {activity("item")}, epoch(any_value(as_of) - min(ts)) / {DAY}
 of_pair AS (SELECT user, item, {PAIR} FROM events, clock GROUP BY user, item),
 by_user AS ({ratings("user")}),
 by_item AS ({ratings("item")}),
+placed AS (SELECT item, ln(1 + price) - avg(ln(1 + price)) OVER (PARTITION BY category)
+               AS price_in_category,
+           (rank() OVER (PARTITION BY category ORDER BY price) - 0.5
+            + (count(*) OVER (PARTITION BY category, price) - 1) / 2)
+           / count(*) OVER (PARTITION BY category) AS price_quantile
+           FROM items WHERE price IS NOT NULL AND category IS NOT NULL),
+by_place AS (SELECT user, sum(weight * price_quantile) / sum(weight) AS usual_quantile
+             FROM affinity JOIN placed USING (item) GROUP BY user),
 usual AS (SELECT user, sum(weight * ln(1 + price)) / sum(weight) AS user_price
           FROM affinity JOIN items USING (item) WHERE price IS NOT NULL GROUP BY user),
 activity AS (SELECT u.user, region, (SELECT coalesce(sum(weight), 0) FROM affinity a
@@ -94,6 +105,7 @@ SELECT p.rank_text, p.rank_popular, p.score_text,
     coalesce(item_reviews, 0) AS item_reviews, item_days_since_review,
     (coalesce(by_item.total, 0) + 20 * {MEAN}) / (coalesce(by_item.rated, 0) + 20) AS item_rating,
     ln(1 + i.price) AS price, user_price, ln(1 + i.price) - user_price AS price_gap,
+    price_in_category, price_quantile, price_quantile - usual_quantile AS price_quantile_gap,
     {shares("category")}, {shares("brand")}, {shares("scent")},
     i.volume AS item_volume, u.age AS user_age, user_region,
     epoch(as_of - u.known_since) / {DAY} AS user_days_known,
@@ -102,6 +114,7 @@ FROM pairs p CROSS JOIN clock JOIN users u ON u.user = p.user JOIN items i ON i.
 LEFT JOIN of_user ON of_user.user = p.user LEFT JOIN of_item ON of_item.item = p.item
 LEFT JOIN of_pair ON of_pair.user = p.user AND of_pair.item = p.item
 LEFT JOIN by_user ON by_user.user = p.user LEFT JOIN by_item ON by_item.item = p.item
+LEFT JOIN placed ON placed.item = p.item LEFT JOIN by_place ON by_place.user = p.user
 LEFT JOIN usual ON usual.user = p.user LEFT JOIN regions ON regions.region = u.region
 ORDER BY p.user, p.item
 """
@@ -128,8 +141,9 @@ def oracle(known: Known, pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def test_every_feature_but_vectors_equals_the_sql_oracle(
-    features: pl.DataFrame, oracle: pl.DataFrame
+    known: Known, pairs: pl.DataFrame, profiles: np.ndarray, oracle: pl.DataFrame
 ) -> None:
+    features = Features(known, without=ELSEWHERE)(pairs, profiles)
     plain = [name for name in features.columns if not name.startswith(NOT_IN_SQL)]
     assert set(plain) == set(oracle.columns)
     for name in plain:
@@ -248,6 +262,12 @@ def test_a_quiet_shop_has_the_same_columns(
     assert answer.get_column("user_rating").is_nan().all()
     assert answer.get_column("price_gap").is_nan().all()
     assert Features(quiet)(pairs[:0], profiles[:0]).shape == (0, len(features.columns))
+
+
+def test_the_documentation_lists_every_group() -> None:
+    page = Path(__file__).parents[2] / "docs" / "features.md"
+    listed = re.findall(r"^\| `(\w+)` \|", page.read_text(), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(GROUPS)
 
 
 @pytest.mark.parametrize("group", GROUPS)

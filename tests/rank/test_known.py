@@ -83,3 +83,38 @@ def test_keys_of_pairs_do_not_overflow() -> None:
     table = PairTable(keys=np.array([2_000_000 * 50_000 + 49_999]), columns={}, n_items=50_000)
     assert table.find(far, np.array([49_999], np.int32)).tolist() == [0]
     assert table.find(far, np.array([49_998], np.int32)).tolist() == [1]
+
+
+def test_a_price_has_its_place_among_those_listed_of_its_category(known: Known) -> None:
+    """Teas cost e^0, e^2, e^2 and e^4; a fifth is listed later; one has no price, one no kind."""
+    logs = [0.0, 2.0, 2.0, 4.0, 3.0, np.nan, 5.0, *[1.0] * 9]
+    later = known.as_of + timedelta(seconds=1)
+    listed = [None, None, *[known.as_of - timedelta(days=1)] * 14]
+    listed[4] = later
+    affinity = sp.lil_array((12, 16), dtype=np.float32)
+    affinity[0, 0], affinity[0, 3], affinity[0, 6] = 1.0, 3.0, 8.0
+    affinity[1, 5] = 1.0
+    shop = replace(
+        known,
+        items=known.items.with_columns(
+            price=pl.Series(np.expm1(logs)).fill_nan(None),
+            category=pl.Series(["tea"] * 6 + [None] + ["saw"] * 9),
+            created_at=pl.Series(listed, dtype=pl.Datetime("us")),
+        ),
+        affinity=sp.csr_array(affinity),
+    )
+    places = shop.price_in_category
+    unknown = [np.nan] * 3
+    np.testing.assert_allclose(places["price_in_category"][:7], [-2, 0, 0, 2, *unknown], atol=1e-6)
+    np.testing.assert_allclose(places["price_quantile"][:7], [0.125, 0.5, 0.5, 0.875, *unknown])
+    np.testing.assert_allclose(places["price_quantile"][7:], 0.5)
+    assert shop.usual_price_quantile[0] == pytest.approx((0.125 + 3 * 0.875) / 4)
+    assert np.isnan(shop.usual_price_quantile[1:]).all()
+
+
+def test_an_event_at_as_of_counts_whole_and_each_half_life_halves_it(known: Known) -> None:
+    rows = [(0, 3, known.as_of - timedelta(days=days), "cart") for days in (20, 10, 0)]
+    events = pl.DataFrame(rows, schema=known.events.schema, orient="row")
+    shop = replace(known, events=events)
+    assert shop.decayed("item", "cart", 10.0)[[2, 3]].tolist() == [0.0, 1.75]
+    assert shop.decayed("user", "view", 10.0).tolist() == [0.0] * 12
