@@ -72,17 +72,44 @@ def score(config: ConfigFile, as_of: AsOf = None, root: Root = Path(), home: Hom
 
 @app.command()
 def evaluate(
-    config: ConfigFile, as_of: AsOf = None, root: Root = Path(), home: Home = None
+    config: ConfigFile,
+    as_of: AsOf = None,
+    root: Root = Path(),
+    home: Home = None,
+    windows: Annotated[
+        int,
+        typer.Option(
+            "--backtest",
+            min=1,
+            metavar="N",
+            help="Train and test at N times, each the longest horizon before the next.",
+        ),
+    ] = 1,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GROUP",
+            help="Beside all: without this group of features, or `text`; given again, without all.",
+        ),
+    ] = None,
 ) -> None:
     """Train as `train` does and print the metrics of the test window; keep nothing but vectors."""
     from jobs import nightly, summary
-    from jobs.training import train_models
+    from jobs.backtest import backtest, check_groups
+    from jobs.console import log
 
     night = _night(config, as_of, root, home)
+    check_groups(without or [])
     prepared = nightly.prepare(night)
     with night.stages("train"):
-        trained = train_models(prepared.material, night.as_of)
-    summary.show_metrics(trained.metrics)
+        figures = backtest(
+            prepared.material,
+            night.as_of,
+            windows=windows,
+            without=without or [],
+            on_progress=lambda step: log.info("train", step=step),
+        )
+    summary.show_backtest(figures, without or [])
     summary.show_stages(night.stages.frame())
 
 

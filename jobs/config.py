@@ -306,6 +306,11 @@ class Config(BaseSettings):
         """
         return {wanted.behaviour: wanted for wanted in self.predict}[behaviour]
 
+    @property
+    def longest_horizon_days(self) -> int:
+        """How far windows lie apart, so that none reaches into the next."""
+        return max(wanted.horizon_days for wanted in self.predict)
+
     @classmethod
     def settings_customise_sources(
         cls,

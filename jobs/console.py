@@ -69,7 +69,8 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
     for place, name in enumerate(columns):
-        numeric = all(isinstance(row[place], int | float) for row in rows) and len(rows) > 0
+        values = [row[place] for row in rows if row[place] is not None]
+        numeric = all(isinstance(value, int | float) for value in values) and len(values) > 0
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
@@ -77,6 +78,8 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return ""
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -32,6 +32,7 @@ def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
     projection = trained.projection
     np.savez(building / "projection.npz", mean=projection.mean, components=projection.components)
     trained.metrics.write_parquet(building / "metrics.parquet")
+    trained.misses.write_parquet(building / "misses.parquet")
     described = {
         "as_of": trained.as_of.isoformat(),
         "behaviours": [model.behaviour for model in trained.models],
@@ -64,6 +65,7 @@ def load(folder: Path) -> Trained:
             models=tuple(Model.load(folder, behaviour) for behaviour in described["behaviours"]),
             projection=projection,
             metrics=pl.read_parquet(folder / "metrics.parquet"),
+            misses=pl.read_parquet(folder / "misses.parquet"),
         )
     except (OSError, ValueError, KeyError) as error:
         raise DamagedModel(f"{folder} holds no complete model: {error}") from error

@@ -73,6 +73,14 @@ class Material:
         since = self.inputs.users.get_column("known_since")
         return np.flatnonzero((since.is_null() | (since < as_of)).to_numpy()).astype(np.int32)
 
+    def without_text(self) -> "Material":
+        """The same where nothing has a text: every vector is zero."""
+        return replace(
+            self,
+            item_vectors=np.zeros_like(self.item_vectors),
+            review_vectors=np.zeros_like(self.review_vectors),
+        )
+
     def fit_projection(self, as_of: datetime) -> Projection:
         """Principal components of the items known before `as_of`."""
         known = self.item_vectors[self.items_before(as_of)]

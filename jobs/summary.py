@@ -1,11 +1,12 @@
 """Prints what a command did: lines and tables on standard output."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from jobs import publish
+from jobs.backtest import differences, spreads
 from jobs.console import show_table
 from jobs.nightly import Night, Outcome
 
@@ -22,6 +23,8 @@ SHOWN = (
     "ndcg@10",
     "hr@10",
 )
+# Those of an ablation that do not depend on which pairs are candidates.
+WORTH = ("candidate_recall", "hr@10", "ndcg@10")
 QUESTIONS = {
     "the top items of the first user": """
 select position, title, round(probability, 4) as probability
@@ -68,6 +71,40 @@ def show_metrics(metrics: pl.DataFrame) -> None:
             generators.select(
                 generator=pl.col("segment").str.strip_prefix("generator:"), recall="value"
             ),
+        )
+
+
+def show_backtest(figures: pl.DataFrame, without: Sequence[str]) -> None:
+    """What one window said; of several, or of an ablation, means and spreads by segment."""
+    if without:
+        _show_ablation(differences(figures), " and ".join(without))
+    elif figures.get_column("as_of").n_unique() == 1:
+        show_metrics(figures)
+    else:
+        _show_by_behaviour("Means over the windows", spreads(figures))
+
+
+def _show_ablation(compared: pl.DataFrame, without: str) -> None:
+    _show_by_behaviour(f"Without {without}: means over the windows", compared)
+    worth = compared.filter(pl.col("segment") == "all", pl.col("metric").is_in(WORTH))
+    change = [
+        f"{mean:+.4f} ± {spread:.4f}"
+        for mean, spread in worth.select("difference", "difference ±").iter_rows()
+    ]
+    wide = worth.with_columns(change=pl.Series(change, dtype=pl.String)).pivot(
+        "metric", index="behaviour", values="change"
+    )
+    label = pl.lit(f"{without}: full minus without").alias("ablation")
+    show_frame(f"What {without} is worth", wide.select(label, pl.all()))
+
+
+def _show_by_behaviour(title: str, compared: pl.DataFrame) -> None:
+    wanted = pl.col("metric").is_in((*SHOWN, "positives"))
+    curve = pl.col("metric").str.starts_with("recall@")
+    for behaviour in compared.get_column("behaviour").unique(maintain_order=True):
+        mine = compared.filter(pl.col("behaviour") == behaviour, wanted | curve)
+        show_frame(
+            f"{title} (± half the distance of the extremes): {behaviour}", mine.drop("behaviour")
         )
 
 

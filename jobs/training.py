@@ -10,11 +10,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.config import Config
+from jobs.evaluation import candidate_misses, popularity_baseline, window_metrics
 from jobs.scoring import score_shard
 from jobs.state import Material, State
-from rank.calibrate import Calibration, Floats
+from rank.calibrate import Calibration, CannotCalibrate
 from rank.labels import labels, sampled
-from rank.metrics import Labels, best_f1_threshold, probability_metrics, ranking_metrics
+from rank.metrics import Labels, best_f1_threshold
 from rank.model import Model
 from rank.projection import Projection
 from rank.trees import Example, Hyperparameters, TooFewPositives, grow
@@ -27,14 +28,6 @@ Chosen = tuple[Labels, NDArray[np.int32], Labels, Labels]
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """A calibrated rule that the models are measured against."""
-
-    calibration: Calibration
-    threshold: float
-
-
-@dataclass(frozen=True)
 class Trained:
     """Models for one configuration, and how they did on the test window.
 
@@ -43,12 +36,14 @@ class Trained:
         models: one for each predicted behaviour, in the order of the configuration.
         projection: what compresses vectors for them.
         metrics: behaviour, model, segment, metric, value; see docs/tables.md.
+        misses: what the generators made of all that happened in the test window; likewise.
     """
 
     as_of: datetime
     models: tuple[Model, ...]
     projection: Projection
     metrics: pl.DataFrame
+    misses: pl.DataFrame
 
     @property
     def version(self) -> str:
@@ -68,15 +63,27 @@ def train_models(
     """Train on the windows that are over at `as_of`, the last of which is the test.
 
     Raises:
-        rank.trees.TooFewPositives: a window holds no example of a behaviour.
-        rank.calibrate.CannotCalibrate: the calibration window holds one outcome only.
+        rank.trees.TooFewPositives: a window holds no example of a behaviour; names `as_of`.
+        rank.calibrate.CannotCalibrate: the calibration window holds one outcome only; likewise.
     """
+    try:
+        return _train(material, as_of, without=without, on_progress=on_progress)
+    except (TooFewPositives, CannotCalibrate) as error:
+        raise type(error)(f"as_of {as_of:%Y-%m-%d}: {error}") from None
+
+
+def _train(
+    material: Material, as_of: datetime, *, without: Collection[str], on_progress: OnProgress
+) -> Trained:
     config = material.config
     windows = training_windows(
-        as_of,
-        horizon_days=max(wanted.horizon_days for wanted in config.predict),
-        train=config.training.windows,
+        as_of, horizon_days=config.longest_horizon_days, train=config.training.windows
     )
+    if len(material.users_before(windows.first)) == 0:
+        raise TooFewPositives(
+            f"nobody is known before the first window, {windows.first:%Y-%m-%d}: choose a later "
+            "as_of"
+        )
     projection = material.fit_projection(windows.first)
 
     def state(start: datetime) -> State:
@@ -88,11 +95,15 @@ def train_models(
     del examples
     outcomes = _outcomes(state(windows.calibrate), models)
     calibrated = [_calibrate(model, outcomes[model.behaviour]) for model in models]
-    baselines = {b: _popularity_baseline(outcome) for b, outcome in outcomes.items()}
+    baselines = {b: popularity_baseline(outcome) for b, outcome in outcomes.items()}
     tested = state(windows.test)
     outcomes = _outcomes(tested, calibrated)
-    metrics = [_test(tested, m, baselines[m.behaviour], outcomes[m.behaviour]) for m in calibrated]
-    return Trained(as_of, tuple(calibrated), projection, pl.concat(metrics))
+    misses = candidate_misses(tested)
+    metrics = [
+        window_metrics(tested, model, baselines[model.behaviour], outcomes[model.behaviour], misses)
+        for model in calibrated
+    ]
+    return Trained(as_of, tuple(calibrated), projection, pl.concat(metrics), misses)
 
 
 def examples_of(state: State) -> dict[str, Example]:
@@ -184,48 +195,3 @@ def _calibrate(model: Model, outcome: pl.DataFrame) -> Model:
     calibration = Calibration.fit(score, happened)
     threshold = best_f1_threshold(happened, calibration(score))
     return model.calibrated(calibration, threshold)
-
-
-def _popularity_baseline(outcome: pl.DataFrame) -> Baseline:
-    """Popularity alone, calibrated on the same window as the models."""
-    happened = outcome.get_column("happened").to_numpy()
-    score = _log_popularity(outcome)
-    calibration = Calibration.fit(score, happened)
-    return Baseline(calibration, best_f1_threshold(happened, calibration(score)))
-
-
-def _test(state: State, model: Model, baseline: Baseline, outcome: pl.DataFrame) -> pl.DataFrame:
-    """The metrics of one behaviour on the test window, beside the popularity baseline."""
-    happened = outcome.get_column("happened").to_numpy()
-    targets = state.material.targets(model.behaviour, state.as_of)
-    popular = _log_popularity(outcome)
-    probability, order = (outcome.get_column(n).to_numpy() for n in ("probability", "order"))
-    contestants = {
-        "nightrank": (probability, model.threshold, order),
-        "popularity": (baseline.calibration(popular), baseline.threshold, popular),
-    }
-    rows = []
-    for name, (probability, threshold, order) in contestants.items():
-        values = probability_metrics(happened, probability, threshold=threshold)
-        values |= ranking_metrics(outcome, order, targets)
-        rows += [(name, "all", metric, value) for metric, value in values.items()]
-    rows += [
-        ("nightrank", f"generator:{name}", "candidate_recall", recall)
-        for name, recall in _recall_by_generator(state, outcome, targets).items()
-    ]
-    frame = pl.DataFrame(rows, ["model", "segment", "metric", "value"], orient="row")
-    return frame.select(pl.lit(model.behaviour).alias("behaviour"), pl.all())
-
-
-def _recall_by_generator(
-    state: State, outcome: pl.DataFrame, targets: pl.DataFrame
-) -> dict[str, float]:
-    """The share of targets that each generator proposed."""
-    found = outcome.filter("happened").get_column("proposed_by").to_numpy()
-    names = state.material.config.candidates.budgets
-    total = max(len(targets), 1)
-    return {n: int((found >> place & 1).sum()) / total for place, n in enumerate(names)}
-
-
-def _log_popularity(outcome: pl.DataFrame) -> Floats:
-    return np.asarray(np.log1p(outcome.get_column("popularity").to_numpy()))

@@ -29,7 +29,7 @@ def probability_metrics(
         size), predicted_over_observed, accuracy, f1. A figure that is not defined (no positive,
         or only positives) is NaN.
     """
-    from sklearn.metrics import f1_score, roc_auc_score
+    from sklearn.metrics import f1_score
 
     n, positives = len(happened), int(happened.sum())
     base_rate = positives / n if n else np.nan
@@ -44,12 +44,26 @@ def probability_metrics(
         "log_loss": loss,
         "normalised_entropy": loss / base_loss if both else np.nan,
         "brier": float(np.mean((probability - happened) ** 2)),
-        "auc": float(roc_auc_score(happened, probability)) if both else np.nan,
+        "auc": auc(happened, probability) if both else np.nan,
         "calibration_error": calibration_error(happened, probability),
         "predicted_over_observed": float(probability.sum() / positives) if positives else np.nan,
         "accuracy": float(np.mean(chosen == happened)),
         "f1": float(f1_score(happened, chosen, zero_division=0.0)),
     }
+
+
+def auc(happened: Labels, probability: Floats) -> float:
+    """Share of (positive, negative) pairs with the positive higher; equal ones count half.
+
+    Mann and Whitney, Annals of Mathematical Statistics 1947; one sort, as it is asked for often.
+
+    >>> auc(np.array([True, False, False]), np.array([0.5, 0.5, 0.1]))
+    0.75
+    """
+    ordered, positive = np.sort(probability), probability[happened]
+    below = np.searchsorted(ordered, positive) + np.searchsorted(ordered, positive, side="right")
+    n = len(positive)
+    return float((below.sum() - n * n) / 2 / (n * (len(ordered) - n)))
 
 
 def log_loss(happened: Labels, probability: Floats) -> float:
@@ -106,35 +120,44 @@ def positions(pairs: pl.DataFrame, score: Floats) -> NDArray[np.int32]:
     return place
 
 
-def ranking_metrics(
-    pairs: pl.DataFrame, score: Floats, targets: pl.DataFrame, *, k: int = 10
-) -> dict[str, float]:
+def placed(targets: pl.DataFrame, pairs: pl.DataFrame, score: Floats) -> pl.DataFrame:
+    """Where the targets stand among all candidates of their users.
+
+    Args:
+        targets: distinct `user`, `item` that happened.
+        pairs: candidates: `user`, `item`.
+        score: (n,) aligned to `pairs`; higher comes first.
+
+    Returns:
+        The targets with `place`, 1 = first; null where no generator proposed them.
+    """
+    place = pairs.select("user", "item", place=pl.Series(positions(pairs, score)))
+    return targets.join(place, on=["user", "item"], how="left", maintain_order="left")
+
+
+def ranking_metrics(targets: pl.DataFrame, *, k: int = 10) -> dict[str, float]:
     """Metrics of the order of each user's candidates, over users with at least one target.
 
     A target that no generator proposed counts as a miss.
 
     Args:
-        pairs: candidates: `user`, `item`.
-        score: (n,) aligned; higher comes first.
-        targets: distinct `user`, `item` that happened.
+        targets: `user`, `item`, `place`, as `placed` gives them, or some of them.
         k: length of the list.
 
     Returns:
         candidate_recall (share of targets among the candidates), hr@k (share of users with a
         target in the first k), ndcg@k (Järvelin and Kekäläinen, TOIS 2002, binary gains).
     """
-    wanted = targets.group_by("user").agg(targets=pl.len())
-    place = pairs.select("user", "item", place=pl.Series(positions(pairs, score)))
-    found = targets.join(place, on=["user", "item"])
-    gain = 1.0 / (pl.col("place") + 1).log(2.0)
-    listed = found.filter(pl.col("place") <= k).group_by("user").agg(gain=gain.sum(), hits=pl.len())
+    place = pl.col("place")
+    gain = pl.when(place <= k).then(1.0 / (place + 1).log(2.0))
+    users = targets.group_by("user", maintain_order=True).agg(
+        targets=pl.len(), hit=(place <= k).any(), gain=gain.sum()
+    )
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
-    users = wanted.join(listed, on="user", how="left")
     best = ideal[np.minimum(users.get_column("targets").to_numpy(), k)]
-    gains = users.get_column("gain").fill_null(0.0).to_numpy()
-    n = len(users)
+    n, found = len(users), len(targets) - targets.get_column("place").null_count()
     return {
-        "candidate_recall": len(found) / len(targets) if len(targets) else np.nan,
-        f"hr@{k}": len(listed) / n if n else np.nan,
-        f"ndcg@{k}": float((gains / best).mean()) if n else np.nan,
+        "candidate_recall": found / len(targets) if n else np.nan,
+        f"hr@{k}": float(users.get_column("hit").to_numpy().mean()) if n else np.nan,
+        f"ndcg@{k}": float((users.get_column("gain").to_numpy() / best).mean()) if n else np.nan,
     }

@@ -59,6 +59,33 @@ def test_a_whole_night_then_its_parts(tmp_path) -> None:
     assert "model" in status.stdout
 
 
+def test_a_backtest_with_and_without_text_keeps_no_model(tmp_path) -> None:
+    quick = SHOP.replace("max_rounds = 60", "max_rounds = 5").replace("two_tower = 5\n", "")
+    night = write_night(tmp_path, quick)
+    config, home = night.root / "small.toml", tmp_path / "home"
+    where = ("--as-of", "2025-06-01", "--root", night.root, "--home", home)
+    unknown = nightrank("evaluate", config, *where, "--without", "colours")
+    assert unknown.returncode == 2
+    assert "'colours' is no group" in unknown.stderr
+    assert "pair_history" in unknown.stderr
+    assert not home.exists()  # before anything is read
+    once = nightrank("evaluate", config, *where)
+    assert once.returncode == 0, once.stderr
+    assert "Test window: purchase" in once.stdout
+    assert "±" not in once.stdout
+    options = ("--backtest", "2", "--without", "text", "--without", "price")
+    rolled = nightrank("evaluate", config, *where, *options)
+    assert rolled.returncode == 0, rolled.stderr
+    assert rolled.stdout.count("text and price: full minus without") == 2
+    assert "item:long_tail" in rolled.stdout
+    for time in ("2025-05-18", "2025-06-01"):
+        assert f"as_of {time}, without" in rolled.stderr
+    early = nightrank("evaluate", config, *where, "--backtest", "40")
+    assert early.returncode == 3
+    assert "as_of 2023-12-03: " in early.stderr  # 39 times 14 days earlier
+    assert not (home / "models").exists()
+
+
 def test_the_effective_configuration_shows_defaults_and_environment(tmp_path) -> None:
     (tmp_path / "small.toml").write_text(SHOP)
     shown = nightrank(

@@ -193,6 +193,88 @@ def test_reported_metrics_are_those_of_the_scored_window_by_sql(done) -> None:
     assert reported.get_column("value").item() == pytest.approx(recall)
 
 
+def test_every_target_is_in_the_misses_and_its_rank_says_whether_it_is_a_candidate(done) -> None:
+    """Against the source file and the candidates of the window, by ids."""
+    night, outcome = done
+    start = AS_OF - timedelta(days=14)
+    state = State(outcome.prepared.material, start, outcome.trained.projection)
+    pairs = state.candidates(state.users)
+    candidates = pl.DataFrame(
+        {
+            "user_id": state.inputs.users["user_id"].gather(pairs["user"]),
+            "item_id": state.inputs.items["item_id"].gather(pairs["item"]),
+        }
+    )
+    misses = read(night, "select * from candidate_misses")
+    assert misses.columns == [
+        "run_id", "behaviour", "as_of", "user_id", "item_id", "generator", "rank", "reason",
+    ]  # fmt: skip
+    assert set(misses.get_column("as_of")) == {start}
+    names = [*night.config.candidates.budgets, "all"]
+    happened = pl.read_parquet(night.root / "events.parquet").filter(
+        pl.col("ts").is_between(start, AS_OF, closed="left")
+    )
+    for behaviour in ("click", "purchase"):
+        mine = misses.filter(behaviour=behaviour)
+        of_union = mine.filter(generator="all")
+        assert mine.get_column("generator").to_list() == names * len(of_union)
+        assert not of_union.select("user_id", "item_id").is_duplicated().any()
+        reported = happened.filter(behaviour=behaviour)
+        assert of_union.join(reported, on=["user_id", "item_id"], how="anti").is_empty()
+        found = of_union.filter(pl.col("rank").is_not_null())
+        known = of_union.join(candidates, on=["user_id", "item_id"], how="semi")
+        assert_frame_equal(found, known, check_row_order=False)
+        assert 0 < len(found) < len(of_union)
+
+
+def test_shares_of_the_misses_are_the_recall_of_the_metrics(done) -> None:
+    night, _ = done
+    differing = read(
+        night,
+        """
+        with shares as (
+            select behaviour, 'nightrank' as model, 'all' as segment,
+                   unnest(['candidate_recall', 'recall@10', 'recall@20']) as metric,
+                   unnest([avg((rank is not null)::int), avg((coalesce(rank, 99) <= 10)::int),
+                           avg((coalesce(rank, 99) <= 20)::int)]) as share
+            from candidate_misses where generator = 'all' group by behaviour
+            union all
+            select behaviour, 'nightrank', 'generator:' || generator, 'candidate_recall',
+                   avg((reason = 'proposed')::int)
+            from candidate_misses where generator <> 'all' group by behaviour, generator
+        )
+        select count(*) as compared, count(*) filter (abs(share - value) > 1e-12) as differing
+        from shares join metrics using (behaviour, model, segment, metric)
+        """,
+    )
+    generators = len(night.config.candidates.budgets)
+    assert differing.rows() == [(2 * (3 + generators), 0)]
+
+
+def test_segments_share_out_the_pairs_and_the_positives(done) -> None:
+    night, _ = done
+    sums = read(
+        night,
+        """
+        select behaviour, model, metric,
+               sum(value) filter (segment = 'all') as every,
+               sum(value) filter (segment in ('user:warm', 'user:cold')) as by_user,
+               sum(value) filter (segment in ('item:warm', 'item:cold')) as by_item,
+               sum(value) filter (segment in ('pair:repeat', 'pair:new')) as by_pair,
+               sum(value) filter (segment in ('item:head', 'item:long_tail')) as by_popularity
+        from metrics where metric in ('pairs', 'positives') group by all
+        """,
+    )
+    assert len(sums) == 2 * 2 * 2
+    for split in ("by_user", "by_item", "by_pair", "by_popularity"):
+        assert (sums[split] == sums["every"]).all()
+    missing = read(
+        night,
+        "select count(*) as n from metrics where metric = 'hr@10' and segment = 'item:long_tail'",
+    )
+    assert missing.item() == 2 * 2
+
+
 def test_the_saved_indexes_answer_with_rows_of_their_id_files(done) -> None:
     night, outcome = done
     folder = night.home / "runs" / outcome.run.run_id / "index"
@@ -265,6 +347,7 @@ def test_a_loaded_model_equals_the_saved_one(done) -> None:
     assert loaded.models == outcome.trained.models
     assert loaded.version == outcome.trained.version
     assert_frame_equal(loaded.metrics, outcome.trained.metrics)
+    assert_frame_equal(loaded.misses, outcome.trained.misses)
 
 
 def test_a_failed_build_leaves_the_current_night(tmp_path, done) -> None:

@@ -68,3 +68,23 @@ def test_figures_of_items_are_counted_from_the_corpus(
     assert found.equals(expected, null_equal=True)
     moved = {name for name in found.columns if not found[name].equals(whole[name])}
     assert {"item_click_half_7d", "item_gap_mean", "neighbours_click", "cluster_demand"} <= moved
+
+
+def test_without_text_neither_candidates_nor_features_know_of_it(
+    tmp_path: Path, static_encoder: Encoder
+) -> None:
+    material = make_material(write_night(tmp_path), static_encoder)
+    blank = material.without_text()
+    states = [State(m, AS_OF, m.fit_projection(AS_OF)) for m in (material, blank)]
+    of_text = ("nearest", "last", "last_3", "interests", "reviews", "similar")
+    for state, knows in zip(states, (True, False), strict=True):
+        users = state.users[:100]
+        pairs = state.candidates(users)
+        for name in of_text:
+            assert pairs.get_column(f"rank_{name}").is_not_null().any() == knows, name
+        assert state.snapshot.profiles(users).any() == knows
+        cosines = state.describe(pairs).select("^cosine_.*$").fill_nan(None)
+        assert (cosines.null_count().sum_horizontal().item() < cosines.width * len(pairs)) == knows
+    assert blank.inputs is material.inputs
+    assert material.item_vectors.any()
+    assert material.review_vectors.any()

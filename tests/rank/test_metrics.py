@@ -11,6 +11,7 @@ from rank.metrics import (
     best_f1_threshold,
     calibration_error,
     log_loss,
+    placed,
     positions,
     probability_metrics,
     ranking_metrics,
@@ -104,7 +105,7 @@ def test_lists_by_hand_with_misses() -> None:
     score = np.array([0.1, 0.2, 0.3, 0.4, 0.1, 0.2, 0.9])
     targets = make_pairs((2, 4), (0, 9), (0, 3), (1, 5))
     second = 1 / log2(3)
-    ours = ranking_metrics(pairs, score, targets, k=2)
+    ours = ranking_metrics(placed(targets, pairs, score), k=2)
     assert ours == pytest.approx(
         {
             "candidate_recall": 2 / 4,
@@ -112,12 +113,22 @@ def test_lists_by_hand_with_misses() -> None:
             "ndcg@2": (second / (1 + second) + second + 0) / 3,
         }
     )
-    first = ranking_metrics(pairs, score, targets, k=1)
+    first = ranking_metrics(placed(targets, pairs, score), k=1)
     assert first == {"candidate_recall": 0.5, "hr@1": 0.0, "ndcg@1": 0.0}
 
 
+def test_a_part_of_the_targets_keeps_its_places_among_all_candidates() -> None:
+    # User 0 gets 4, 3, 2, 1, of which 3 and 1 happen; only 1, fourth, is asked for.
+    pairs = make_pairs((0, 1), (0, 2), (0, 3), (0, 4), (1, 5))
+    places = placed(make_pairs((0, 1), (0, 3), (1, 6)), pairs, np.array([0.1, 0.2, 0.3, 0.4, 0.5]))
+    assert places.rows() == [(0, 1, 4), (0, 3, 2), (1, 6, None)]
+    assert ranking_metrics(places.filter(pl.col("item") == 1), k=5) == pytest.approx(
+        {"candidate_recall": 1.0, "hr@5": 1.0, "ndcg@5": 1 / log2(5)}
+    )
+
+
 def test_no_targets_leave_the_metrics_undefined() -> None:
-    ours = ranking_metrics(make_pairs((0, 1)), np.array([0.5]), make_pairs())
+    ours = ranking_metrics(placed(make_pairs(), make_pairs((0, 1)), np.array([0.5])))
     assert np.isnan(list(ours.values())).all()
 
 
@@ -131,7 +142,7 @@ def test_ndcg_equals_scikit_learn_where_every_target_is_a_candidate(k: int) -> N
     pairs = pl.DataFrame({"user": grid[0], "item": grid[1]})
     targets = pairs.filter(pl.Series(truth.ravel())).sample(fraction=1, shuffle=True, seed=0)
     wanted = truth.any(axis=1)
-    ours = ranking_metrics(pairs, score.ravel(), targets, k=k)
+    ours = ranking_metrics(placed(targets, pairs, score.ravel()), k=k)
     assert wanted.sum() < users
     assert ours[f"ndcg@{k}"] == pytest.approx(sk.ndcg_score(truth[wanted], score[wanted], k=k))
     top = np.argsort(-score, axis=1)[:, :k]

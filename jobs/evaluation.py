@@ -1,0 +1,193 @@
+"""How trained models did on the test window: metrics by segment, and what was missed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from index.misses import ALL, account
+from jobs.state import State
+from rank.calibrate import Calibration, Floats
+from rank.metrics import Labels, best_f1_threshold, placed, probability_metrics, ranking_metrics
+from rank.model import Model
+
+# The head of the items holds this share of the events, by Pareto's rule; the rest is long tail.
+HEAD_SHARE = 0.8
+# Recall is reported for caps of candidates per user of these lengths.
+CAPS = (10, 20, 50, 100, 200, 500, 1000)
+
+# model, segment, metric, value
+Row = tuple[str, str, str, float]
+# segment -> which pairs, and which targets, belong to it
+Segments = dict[str, tuple[Labels, Labels]]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A calibrated rule that the models are measured against."""
+
+    calibration: Calibration
+    threshold: float
+
+
+def popularity_baseline(outcome: pl.DataFrame) -> Baseline:
+    """Popularity alone, calibrated on the same window as the models."""
+    happened = outcome.get_column("happened").to_numpy()
+    score = _log_popularity(outcome)
+    calibration = Calibration.fit(score, happened)
+    return Baseline(calibration, best_f1_threshold(happened, calibration(score)))
+
+
+def candidate_misses(state: State) -> pl.DataFrame:
+    """What each generator made of everything that happened in the window; nothing is left out.
+
+    Returns:
+        behaviour, as_of (the window's), user_id, item_id, generator, rank, reason; see
+        `index.misses.account`.
+    """
+    config, inputs = state.material.config, state.inputs
+    names = [wanted.behaviour for wanted in config.predict]
+    targets = {name: state.material.targets(name, state.as_of) for name in names}
+    told = _told(state, pl.concat(targets.values()))
+    named = told.with_columns(
+        inputs.users.get_column("user_id").gather(told.get_column("user")),
+        inputs.items.get_column("item_id").gather(told.get_column("item")),
+        as_of=pl.lit(state.as_of),
+    )
+    columns = ("as_of", "user_id", "item_id", "generator", "rank", "reason")
+    return pl.concat(
+        named.join(pairs, on=["user", "item"], how="semi", maintain_order="left").select(
+            pl.lit(name).alias("behaviour"), *columns
+        )
+        for name, pairs in targets.items()
+    )
+
+
+def _told(state: State, targets: pl.DataFrame) -> pl.DataFrame:
+    """The account of the targets, one shard of users at a time."""
+    options = state.material.config.candidates
+    return pl.concat(
+        account(
+            state.snapshot,
+            targets.filter(pl.col("user").is_between(users[0], users[-1])),
+            budgets=options.budgets,
+            per_user=options.per_user,
+        )
+        for users in state.shards()
+    )
+
+
+def window_metrics(
+    state: State, model: Model, baseline: Baseline, outcome: pl.DataFrame, misses: pl.DataFrame
+) -> pl.DataFrame:
+    """The metrics of one behaviour in a window, beside the popularity baseline.
+
+    Args:
+        state: the window.
+        model: calibrated on an earlier one.
+        baseline: likewise.
+        outcome: every candidate, scored, with `happened` and `popularity`.
+        misses: `candidate_misses` of the window.
+
+    Returns:
+        behaviour, model, segment, metric, value; see docs/tables.md.
+    """
+    happened = outcome.get_column("happened").to_numpy()
+    targets = state.material.targets(model.behaviour, state.as_of)
+    popular = _log_popularity(outcome)
+    probability, order = (outcome.get_column(n).to_numpy() for n in ("probability", "order"))
+    contestants = {
+        "nightrank": (probability, model.threshold, order),
+        "popularity": (baseline.calibration(popular), baseline.threshold, popular),
+    }
+    parts = segments(state.inputs.events, outcome, targets)
+    rows: list[Row] = []
+    for name, (probability, threshold, order) in contestants.items():
+        places = placed(targets, outcome, order)
+        for segment, (pairs, wanted) in parts.items():
+            values = _metrics(
+                happened[pairs], probability[pairs], threshold, places.filter(pl.Series(wanted))
+            )
+            rows += [(name, segment, metric, value) for metric, value in values.items()]
+    mine = misses.filter(pl.col("behaviour") == model.behaviour)
+    rows += _recall(mine, per_user=state.material.config.candidates.per_user)
+    frame = pl.DataFrame(rows, ["model", "segment", "metric", "value"], orient="row")
+    return frame.select(pl.lit(model.behaviour).alias("behaviour"), pl.all())
+
+
+def _metrics(
+    happened: Labels, probability: Floats, threshold: float, places: pl.DataFrame
+) -> dict[str, float]:
+    """Of probabilities where there are pairs, of lists where there are targets."""
+    values: dict[str, float] = {}
+    if len(happened):
+        values |= probability_metrics(happened, probability, threshold=threshold)
+    if len(places):
+        values |= ranking_metrics(places)
+    return values
+
+
+def segments(events: pl.DataFrame, pairs: pl.DataFrame, targets: pl.DataFrame) -> Segments:
+    """What is measured apart: cold from warm, new from repeated, long tail from head.
+
+    Args:
+        events: `user`, `item` of all before the window; none: cold, or new.
+        pairs: (n,) `user`, `item` of the candidates.
+        targets: (m,) likewise, of what happened.
+
+    Returns:
+        By segment, (n,) and (m,) flags; those with a colon come in twos that share out `all`.
+    """
+    found = {"all": (np.ones(len(pairs), dtype=bool), np.ones(len(targets), dtype=bool))}
+    splits: Mapping[tuple[str, str], pl.DataFrame] = {
+        ("user:warm", "user:cold"): events.select("user"),
+        ("item:warm", "item:cold"): events.select("item"),
+        ("pair:repeat", "pair:new"): events.select("user", "item"),
+        ("item:head", "item:long_tail"): head(events),
+    }
+    for (inside, outside), known in splits.items():
+        of_pairs, of_targets = _among(pairs, known), _among(targets, known)
+        found[inside] = of_pairs, of_targets
+        found[outside] = ~of_pairs, ~of_targets
+    return found
+
+
+def head(events: pl.DataFrame) -> pl.DataFrame:
+    """`item`: the most popular ones that together hold `HEAD_SHARE` of the events, ties by item.
+
+    >>> head(pl.DataFrame({"item": [7, 7, 7, 3, 5]})).get_column("item").to_list()
+    [7, 3]
+    """
+    counts = events.group_by("item").len().sort("len", "item", descending=[True, False])
+    before = pl.col("len").cum_sum() - pl.col("len")
+    return counts.filter(before < HEAD_SHARE * pl.col("len").sum()).select("item")
+
+
+def _among(frame: pl.DataFrame, known: pl.DataFrame) -> Labels:
+    """(n,) whether each row's values of the columns of `known` are a row of it."""
+    marked = known.unique().with_columns(among=True)
+    joined = frame.select(known.columns).join(
+        marked, on=known.columns, how="left", maintain_order="left"
+    )
+    return joined.get_column("among").fill_null(False).to_numpy()
+
+
+def _recall(misses: pl.DataFrame, *, per_user: int) -> list[Row]:
+    """The share of targets that each generator proposed, and that shorter lists would hold."""
+    rank = misses.filter(pl.col("generator") == ALL).get_column("rank").to_numpy()
+    rows: list[Row] = [
+        ("nightrank", "all", f"recall@{cap}", float(np.mean(rank <= cap)))
+        for cap in CAPS
+        if cap <= per_user and len(rank)
+    ]
+    proposed = pl.col("rank").is_not_null().mean()
+    shares = misses.filter(pl.col("generator") != ALL).group_by("generator", maintain_order=True)
+    return rows + [
+        ("nightrank", f"generator:{name}", "candidate_recall", share)
+        for name, share in shares.agg(proposed).iter_rows()
+    ]
+
+
+def _log_popularity(outcome: pl.DataFrame) -> Floats:
+    return np.asarray(np.log1p(outcome.get_column("popularity").to_numpy()))
