@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import polars as pl
@@ -17,6 +19,13 @@ from rank.trees import Hyperparameters, Trees, grow
 BUDGETS = (50, 100, 200, 300)
 ALL_THREADS = 0
 Row = dict[str, object]
+
+Folder = Annotated[Path, typer.Argument(help="Holds items.parquet and interactions.parquet.")]
+Home = Annotated[Path | None, typer.Option(help="Where vectors are kept.")]
+Refit = Annotated[bool, typer.Option(help="Also grow on the window that is stopped on.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds.")]
+Ablations = Annotated[bool, typer.Option(help="Also without text, and text only.")]
+Against = Annotated[bool, typer.Option(help="Also the peers.")]
 
 
 @dataclass(frozen=True)

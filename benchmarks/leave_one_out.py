@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.contest import Contest, compare, ranked, show
+from benchmarks.contest import (
+    Ablations,
+    Against,
+    Contest,
+    Folder,
+    Home,
+    Refit,
+    Seeds,
+    compare,
+    ranked,
+    show,
+)
 from benchmarks.sequences import read_sequences, shuffled_days
 from benchmarks.windows import SETTINGS, cut_before, place_material
 from jobs.config import load_config
@@ -19,12 +30,12 @@ PLACES = (3, 2, 1)
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="Holds items.parquet and interactions.parquet.")],
-    home: Annotated[Path | None, typer.Option(help="Where vectors are kept.")] = None,
-    refit: Annotated[bool, typer.Option(help="Also grow on the validation item.")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
-    ablations: Annotated[bool, typer.Option(help="Also without text, and text only.")] = True,
-    against: Annotated[bool, typer.Option(help="Also the peers.")] = True,
+    folder: Folder,
+    home: Home = None,
+    refit: Refit = False,
+    seeds: Seeds = 3,
+    ablations: Ablations = True,
+    against: Against = True,
     shuffle_days: Annotated[bool, typer.Option(help="Also with days in any order.")] = False,
 ) -> None:
     """Print recall by budget, and HR@10 and NDCG@10 of each system: mean and spread of seeds."""

@@ -8,12 +8,11 @@ not used. The ranker is grown and stopped in the same way on the three tenths be
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
 
 import polars as pl
 import typer
 
-from benchmarks.contest import compare, show
+from benchmarks.contest import Ablations, Against, Folder, Home, Refit, Seeds, compare, show
 from benchmarks.sequences import Sequences, read_sequences, with_times
 from benchmarks.windows import DAY, END, SETTINGS, Cut, place_material
 from jobs.config import Config, load_config
@@ -23,12 +22,12 @@ QUANTILES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="Holds items.parquet and interactions.parquet.")],
-    home: Annotated[Path | None, typer.Option(help="Where vectors are kept.")] = None,
-    refit: Annotated[bool, typer.Option(help="Also grow on the window stopped on.")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
-    ablations: Annotated[bool, typer.Option(help="Also without text, and text only.")] = True,
-    against: Annotated[bool, typer.Option(help="Also the peers.")] = True,
+    folder: Folder,
+    home: Home = None,
+    refit: Refit = False,
+    seeds: Seeds = 3,
+    ablations: Ablations = True,
+    against: Against = True,
 ) -> None:
     """Print recall by budget, and HR@10 and NDCG@10 of each system: mean and spread of seeds."""
     home = home or Path("nightrank-home/benchmarks") / f"{folder.name}-time"

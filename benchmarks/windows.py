@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from benchmarks.sequences import Sequences
@@ -46,8 +45,7 @@ class Cut:
 
     def without_text(self) -> "Cut":
         """The same with no text at all: every vector is zero."""
-        vectors = np.zeros_like(self.material.item_vectors)
-        return replace(self, material=replace(self.material, item_vectors=vectors))
+        return replace(self, material=self.material.without_text())
 
     def only_text(self) -> "Cut":
         """The same with candidates by text alone."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class ConflictingFaiss(Exception):
     """faiss-cpu and faiss-gpu are both installed and have overwritten each other."""
 
 
+@cache
 def import_faiss() -> Any:
     """The faiss module, refused when two of its packages lie over each other."""
     installed = {d.metadata["Name"].lower() for d in metadata.distributions() if d.metadata["Name"]}

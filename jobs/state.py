@@ -21,7 +21,7 @@ from jobs.config import Config
 from jobs.ingest import Inputs
 from rank.features import Features
 from rank.known import Known, days_before
-from rank.labels import happened
+from rank.labels import happened, sampled
 from rank.projection import Projection
 
 if TYPE_CHECKING:
@@ -250,6 +250,17 @@ class State:
         """Features aligned to `pairs`."""
         users = pairs.get_column("user").unique().sort().to_numpy()
         return self.features(pairs, self.snapshot.profiles(users))
+
+    def drawn(self, pairs: pl.DataFrame) -> NDArray[np.bool_]:
+        """(n,) whether a pair is in the sample of all that is learnt from."""
+        options = self.material.config.training
+        ids = pl.DataFrame(
+            [
+                self.inputs.users.get_column("user_id").gather(pairs.get_column("user")),
+                self.inputs.items.get_column("item_id").gather(pairs.get_column("item")),
+            ]
+        )
+        return sampled(ids, share=options.negative_share, as_of=self.as_of, seed=options.seed)
 
     def allowed(self, behaviour: str, pairs: pl.DataFrame) -> NDArray[np.bool_]:
         """(n,) whether the behaviour is still to come for the pair, or may be repeated."""

@@ -14,7 +14,7 @@ from jobs.evaluation import candidate_misses, popularity_baseline, window_metric
 from jobs.scoring import score_shard
 from jobs.state import Material, State
 from rank.calibrate import Calibration, CannotCalibrate
-from rank.labels import labels, sampled
+from rank.labels import labels
 from rank.metrics import Labels, best_f1_threshold
 from rank.model import Model
 from rank.projection import Projection
@@ -118,12 +118,7 @@ def examples_of(state: State) -> dict[str, Example]:
         pairs = state.candidates(users)
         asked = pairs.get_column("user").to_numpy()
         followed = {behaviour: labels(pairs, targets[behaviour]) for behaviour in targets}
-        drawn = sampled(
-            pairs,
-            share=config.training.negative_share,
-            as_of=state.as_of,
-            seed=config.training.seed,
-        )
+        drawn = state.drawn(pairs)
         followers = [np.isin(asked, asked[happened]) for happened in followed.values()]
         kept = np.logical_or.reduce([drawn, *followers])
         features.append(state.describe(pairs.filter(kept)))

@@ -55,26 +55,15 @@ def similarity(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
 
 def last_items(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     """Cosines of whitened texts between the item and each of the user's latest items."""
-    users = _users(pairs)
-    starts = np.flatnonzero(np.diff(users, prepend=-1))
-    last = known.last_items[users[starts], :NEWEST]
-    queries = np.where((last >= 0)[..., None], known.whitened_items[last], 0.0)
-    cosines = _cosines(known.whitened_items, _items(pairs), queries, starts)
-    columns = {f"cosine_whitened_{n + 1}": cosines[:, n] for n in range(NEWEST)}
-    return columns | {"cosine_whitened_max": np.fmax.reduce(cosines, axis=1)}
+    texts = known.whitened_items
+    return _with_latest(known, pairs, texts, texts, name="cosine_whitened")
 
 
 def last_steps(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     """Log-odds of the two-tower model, were each of the user's latest items the only one."""
     if known.asks is None or known.answers is None:
         return {}
-    users = _users(pairs)
-    starts = np.flatnonzero(np.diff(users, prepend=-1))
-    last = known.last_items[users[starts], :NEWEST]
-    queries = np.where((last >= 0)[..., None], known.asks[last], 0.0)
-    odds = _cosines(known.answers, _items(pairs), queries, starts)
-    columns = {f"log_odds_{n + 1}": odds[:, n] for n in range(NEWEST)}
-    return columns | {"log_odds_max": np.fmax.reduce(odds, axis=1)}
+    return _with_latest(known, pairs, known.asks, known.answers, name="log_odds")
 
 
 def vectors(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
@@ -229,6 +218,19 @@ def _liked(kind: Kind, pairs: pl.DataFrame) -> Values:
 def _looked_up(table: PairTable, pairs: pl.DataFrame) -> Columns:
     found = table.find(_users(pairs), _items(pairs))
     return {name: values[found] for name, values in table.columns.items()}
+
+
+def _with_latest(
+    known: Known, pairs: pl.DataFrame, asks: Values, answers: Values, *, name: str
+) -> Columns:
+    """Inner products of each of the user's latest items, as it asks, with the item's answer."""
+    users = _users(pairs)
+    starts = np.flatnonzero(np.diff(users, prepend=-1))
+    last = known.last_items[users[starts], :NEWEST]
+    queries = np.where((last >= 0)[..., None], asks[last], 0.0)
+    products = _cosines(answers, _items(pairs), queries, starts)
+    columns = {f"{name}_{n + 1}": products[:, n] for n in range(NEWEST)}
+    return columns | {f"{name}_max": np.fmax.reduce(products, axis=1)}
 
 
 def _cosines(

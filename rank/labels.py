@@ -31,23 +31,18 @@ def labels(pairs: pl.DataFrame, targets: pl.DataFrame) -> NDArray[np.bool_]:
     return joined.get_column("happened").fill_null(False).to_numpy()
 
 
-def sampled(pairs: pl.DataFrame, *, share: float, as_of: datetime, seed: int) -> NDArray[np.bool_]:
-    """A pseudo-random `share` of the pairs, the same however users are cut into shards.
+def sampled(ids: pl.DataFrame, *, share: float, as_of: datetime, seed: int) -> NDArray[np.bool_]:
+    """A pseudo-random `share` of the pairs, by a hash of their ids, `as_of` and `seed`.
 
-    The choice is a hash of (user, item, as_of, seed), by the finaliser of splitmix64 (Steele,
-    Lea and Flood, OOPSLA 2014).
+    Ids and not positions: a draw depends neither on shards nor on who else is known.
+
+    Args:
+        ids: a pair in each row: user_id, item_id.
+        share: from 0 to 1.
+        as_of: other windows draw independently.
+        seed: likewise.
     """
-    with np.errstate(over="ignore"):
-        salt = np.uint64(int((as_of - datetime(1970, 1, 1)).total_seconds()) & (2**63 - 1))
-        mixed = _mix(
-            pairs.get_column("user").to_numpy().astype(np.uint64) + _mix(salt + np.uint64(seed))
-        )
-        mixed = _mix(mixed ^ pairs.get_column("item").to_numpy().astype(np.uint64))
-    return np.asarray(mixed < np.uint64(min(int(share * 2.0**64), 2**64 - 1)))
-
-
-def _mix(value: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
-    value = np.asarray(value, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
+    salt = int((as_of - datetime(1970, 1, 1)).total_seconds()) & (2**63 - 1)
+    (mixed,) = np.random.SeedSequence([salt, seed]).generate_state(1, np.uint64)
+    drawn = ids.hash_rows(int(mixed)).to_numpy()
+    return np.asarray(drawn < np.uint64(min(int(share * 2.0**64), 2**64 - 1)))

@@ -29,7 +29,7 @@ def probability_metrics(
         size), predicted_over_observed, accuracy, f1. A figure that is not defined (no positive,
         or only positives) is NaN.
     """
-    from sklearn.metrics import f1_score
+    from sklearn.metrics import f1_score, roc_auc_score
 
     n, positives = len(happened), int(happened.sum())
     base_rate = positives / n if n else np.nan
@@ -44,26 +44,12 @@ def probability_metrics(
         "log_loss": loss,
         "normalised_entropy": loss / base_loss if both else np.nan,
         "brier": float(np.mean((probability - happened) ** 2)),
-        "auc": auc(happened, probability) if both else np.nan,
+        "auc": float(roc_auc_score(happened, probability)) if both else np.nan,
         "calibration_error": calibration_error(happened, probability),
         "predicted_over_observed": float(probability.sum() / positives) if positives else np.nan,
         "accuracy": float(np.mean(chosen == happened)),
         "f1": float(f1_score(happened, chosen, zero_division=0.0)),
     }
-
-
-def auc(happened: Labels, probability: Floats) -> float:
-    """Share of (positive, negative) pairs with the positive higher; equal ones count half.
-
-    Mann and Whitney, Annals of Mathematical Statistics 1947; one sort, as it is asked for often.
-
-    >>> auc(np.array([True, False, False]), np.array([0.5, 0.5, 0.1]))
-    0.75
-    """
-    ordered, positive = np.sort(probability), probability[happened]
-    below = np.searchsorted(ordered, positive) + np.searchsorted(ordered, positive, side="right")
-    n = len(positive)
-    return float((below.sum() - n * n) / 2 / (n * (len(ordered) - n)))
 
 
 def log_loss(happened: Labels, probability: Floats) -> float:
