@@ -1,6 +1,6 @@
 """One table: nightrank, what it is without some of its parts, and the peers, on the same cuts."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -64,14 +64,13 @@ def ablation_rows(cuts: Sequence[Cut], seeds: int) -> Iterator[Row]:
 
 def compare(
     cuts: Sequence[Cut], *, seeds: int, refit: bool, ablations: bool, against: bool
-) -> list[Row]:
+) -> Iterator[Row]:
     """A row for each system and seed: system, seed, HR@10 and NDCG@10 on the last cut."""
-    rows = list(own_rows(cuts, seeds, refit=refit))
+    yield from own_rows(cuts, seeds, refit=refit)
     if ablations:
-        rows += ablation_rows(cuts, seeds)
+        yield from ablation_rows(cuts, seeds)
     if against:
-        rows += peers(cuts[-2], cuts[-1], seeds)
-    return rows
+        yield from peers(cuts[-2], cuts[-1], seeds)
 
 
 def ranked(contest: Contest, system: str, seeds: int, *, refit: bool = False) -> Iterator[Row]:
@@ -86,9 +85,13 @@ def ranked(contest: Contest, system: str, seeds: int, *, refit: bool = False) ->
             yield {"system": f"{system}, refit", "seed": seed} | _scored(contest.test, trees)
 
 
-def show(rows: Sequence[Row]) -> None:
-    """Mean of the seeds and half the distance of the extremes, one line a system."""
-    frame = pl.DataFrame(rows)
+def show(rows: Iterable[Row]) -> None:
+    """Each row as it comes; then mean and half the distance of the extremes over the seeds."""
+    found = []
+    for row in rows:
+        typer.echo("  ".join(_said(value) for value in row.values()))
+        found.append(row)
+    frame = pl.DataFrame(found)
     metrics = [name for name in frame.columns if "@" in name]
     mean = [pl.col(name).mean().round(4) for name in metrics]
     spread = [
@@ -97,6 +100,10 @@ def show(rows: Sequence[Row]) -> None:
     ]
     with pl.Config(tbl_rows=-1, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
         typer.echo(frame.group_by("system", maintain_order=True).agg(*mean, *spread))
+
+
+def _said(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _grow(train: list[Window], stop: Window | None, parameters: Hyperparameters) -> Trees:

@@ -4,6 +4,8 @@ The ranker is grown on the third-last item, stopped on the second-last (the vali
 the last is predicted from the history `seq[:-1]`. Candidates and features are those of the night.
 """
 
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +18,14 @@ from benchmarks.contest import (
     Folder,
     Home,
     Refit,
+    Row,
     Seeds,
     compare,
     ranked,
     show,
 )
 from benchmarks.sequences import read_sequences, shuffled_days
-from benchmarks.windows import SETTINGS, cut_before, place_material
+from benchmarks.windows import SETTINGS, Cut, cut_before, place_material
 from jobs.config import load_config
 
 # Places from the end: grown before the third-last item, stopped before the second, tested.
@@ -46,9 +49,13 @@ def main(
     rows = compare(cuts, seeds=seeds, refit=refit, ablations=ablations, against=against)
     if shuffle_days:
         mixed = place_material(shuffled_days(sequences, seed=0), config, home)
-        contest = Contest.of([cut_before(mixed, last) for last in PLACES])
-        rows += ranked(contest, "nightrank, days shuffled", seeds)
+        rows = chain(rows, shuffled_rows([cut_before(mixed, last) for last in PLACES], seeds))
     show(rows)
+
+
+def shuffled_rows(cuts: Sequence[Cut], seeds: int) -> Iterator[Row]:
+    """Nightrank on histories whose days are in any order."""
+    yield from ranked(Contest.of(cuts), "nightrank, days shuffled", seeds)
 
 
 if __name__ == "__main__":
