@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import typer
 
 LIKED_FROM = 4
 FEWEST_EVENTS = 3
@@ -13,7 +14,7 @@ CATEGORIES = ("categories", "genres")
 UNKNOWN_BRAND = "Unknown"
 
 
-class NoTimesError(Exception):
+class NoTimesError(typer.BadParameter):
     """A folder says in which order things happened, not when."""
 
 
@@ -55,6 +56,8 @@ def read_sequences(folder: Path) -> Sequences:
 def shuffled_days(sequences: Sequences, *, seed: int, spared: int = 2) -> Sequences:
     """The same with each user's neighbouring events of one day in any order.
 
+    A user without any time keeps the order of the file.
+
     Args:
         sequences: what to shuffle; untouched.
         seed: of the order.
@@ -63,15 +66,16 @@ def shuffled_days(sequences: Sequences, *, seed: int, spared: int = 2) -> Sequen
     Raises:
         NoTimesError: the folder has no times.
     """
-    events = with_times(sequences).events
+    events = _filled(sequences.events)
     day, spare = pl.col("ts").dt.date(), pl.col("from_last") <= spared
+    chance = pl.Series(np.random.default_rng(seed).random(len(events)))
     mixed = (
         events.with_columns(
             run=day.ne_missing(day.shift()).over("user_id").cum_sum(),
-            chance=pl.Series(np.random.default_rng(seed).random(len(events))),
+            chance=pl.when(~spare, day.is_not_null()).then(chance),
             spare=spare,
         )
-        .sort("user_id", "spare", "run", pl.when(~spare).then("chance"), maintain_order=True)
+        .sort("user_id", "spare", "run", "chance", maintain_order=True)
         .select(pl.all().exclude("run", "chance", "spare"))
         .with_columns(events.get_column("from_last"))
     )
@@ -79,19 +83,21 @@ def shuffled_days(sequences: Sequences, *, seed: int, spared: int = 2) -> Sequen
 
 
 def with_times(sequences: Sequences) -> Sequences:
-    """The same with the time of the user's neighbouring event where an event has none.
+    """The same with an event that has no time at that of its user's event before, else after.
+
+    Users without any time are left out.
 
     Raises:
-        NoTimesError: an event has none, nor has another of its user.
+        NoTimesError: the folder has no times.
     """
-    filled = pl.col("ts").forward_fill().backward_fill().over("user_id")
-    events = sequences.events.with_columns(filled)
-    if missing := events.get_column("ts").null_count():
-        raise NoTimesError(
-            f"{missing:,} events of interactions.parquet have no `timestamp`, nor has any other "
-            "of their users: there is no order of days"
-        )
+    events = _filled(sequences.events).drop_nulls("ts")
     return Sequences(sequences.items, events)
+
+
+def _filled(events: pl.DataFrame) -> pl.DataFrame:
+    if events.get_column("ts").is_null().all():
+        raise NoTimesError("interactions.parquet has no `timestamp`: its days are not known")
+    return events.with_columns(pl.col("ts").forward_fill().backward_fill().over("user_id"))
 
 
 def _items(items: pl.DataFrame) -> pl.DataFrame:

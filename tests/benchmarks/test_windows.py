@@ -1,4 +1,5 @@
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -7,7 +8,7 @@ from polars.testing import assert_frame_equal
 from rings import USERS, material_of, write_folder
 
 from benchmarks.ranks import recall_curve
-from benchmarks.sequences import NoTimesError, Sequences, read_sequences, shuffled_days
+from benchmarks.sequences import NoTimesError, Sequences, read_sequences, shuffled_days, with_times
 from benchmarks.windows import END, Window, cut_before
 from jobs.state import Material
 
@@ -104,8 +105,22 @@ def test_only_neighbours_of_one_day_change_places_and_never_the_last_two() -> No
 
 
 def test_without_any_time_days_cannot_be_shuffled() -> None:
-    with pytest.raises(NoTimesError, match=r"6 events .* no `timestamp`"):
-        shuffled_days(sequences_of([None, None, None]), seed=0)
+    for ask in (partial(shuffled_days, seed=0), with_times):
+        with pytest.raises(NoTimesError, match="no `timestamp`"):
+            ask(sequences_of([None, None, None]))
+
+
+def test_a_user_without_any_time_keeps_the_order_and_has_no_place_in_time() -> None:
+    timed = sequences_of([0, 0, 0, 0, 0])
+    untimed = pl.when(pl.col("user_id") == 1).then("ts")
+    some = Sequences(timed.items, timed.events.with_columns(untimed))
+    orders = set()
+    for seed in range(9):
+        mixed = shuffled_days(some, seed=seed).events
+        assert mixed.filter(user_id=2)["item_id"].to_list() == [*range(100, 105)]
+        orders.add(tuple(mixed.filter(user_id=1)["item_id"]))
+    assert len(orders) > 1
+    assert with_times(some).events.equals(some.events.filter(user_id=1))
 
 
 def test_an_event_without_a_time_has_that_of_its_neighbour() -> None:
