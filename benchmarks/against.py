@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 
-from benchmarks.peers import PEERS, Ids, Lists, PeerUnavailableError, Split, chosen
+from benchmarks.peers import PEERS, SEEDED, Ids, Lists, PeerUnavailableError, Split, chosen
 from benchmarks.ranks import hr_and_ndcg, middle_ranks
 from benchmarks.windows import Cut
 from index.rows import PADDING
@@ -37,7 +37,7 @@ def _places(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def peers(validation: Cut, test: Cut, seeds: int) -> Iterator[Measured]:
-    """HR@10 and NDCG@10 of each peer and seed; settings chosen on the validation cut.
+    """HR@10 and NDCG@10 of each peer, and seed if it has any; settings chosen on validation.
 
     A peer that cannot run here has a row with its reason and no figures.
     """
@@ -45,7 +45,7 @@ def peers(validation: Cut, test: Cut, seeds: int) -> Iterator[Measured]:
     for name, peer in PEERS.items():
         try:
             settings = chosen(name, known, wanted)
-            for seed in range(seeds):
+            for seed in range(seeds if name in SEEDED else 1):
                 lists = partial(peer, **settings)(split, LIST_LENGTH, seed)
                 yield {"system": name, "seed": seed} | measured(lists, targets)
         except PeerUnavailableError as reason:

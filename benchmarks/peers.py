@@ -210,6 +210,9 @@ PEERS: dict[str, Peer] = {
     "rectools_two_stage": rectools_two_stage,
 }
 
+# The lists of the others are the same for every seed.
+SEEDED = ("implicit_als", "implicit_bpr", "rectools_two_stage")
+
 # What `chosen` tries; the first point is the peer's default. A peer without a grid keeps its own.
 GRID: dict[str, tuple[Settings, ...]] = {
     "itemknn": tuple({"decay": decay} for decay in (0.7, 1.0, 0.9, 0.8, 0.5)),

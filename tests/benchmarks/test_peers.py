@@ -243,3 +243,10 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "implicit.als", None)
     with pytest.raises(PeerUnavailableError, match="extra `peers`"):
         PEERS["implicit_als"](random_split(7), 5, 0)
+
+
+@pytest.mark.parametrize("name", [name for name in PEERS if name not in SEEDED])
+def test_a_peer_without_seeds_has_one_list_for_all_of_them(name: str) -> None:
+    split = random_split(5)
+    first, second = (PEERS[name](split, 5, seed) for seed in (0, 1))
+    assert all((one == other).all() for one, other in zip(first, second, strict=True))
