@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.peers import GRID, PEERS, PeerUnavailableError, Split, chosen, ndcg
+from benchmarks.peers import GRID, PEERS, SEEDED, PeerUnavailableError, Split, chosen, ndcg
 
 PACKAGES = {
     "implicit_als": ("implicit",),
