@@ -3,6 +3,7 @@
 import hashlib
 import json
 from datetime import datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
     np.savez(building / "projection.npz", mean=projection.mean, components=projection.components)
     trained.metrics.write_parquet(building / "metrics.parquet")
     trained.misses.write_parquet(building / "misses.parquet")
+    trained.contest.write_parquet(building / "contest.parquet")
     described = {
         "as_of": trained.as_of.isoformat(),
         "behaviours": [model.behaviour for model in trained.models],
@@ -66,6 +68,7 @@ def load(folder: Path) -> Trained:
             projection=projection,
             metrics=pl.read_parquet(folder / "metrics.parquet"),
             misses=pl.read_parquet(folder / "misses.parquet"),
+            contest=pl.read_parquet(folder / "contest.parquet"),
         )
     except (OSError, ValueError, KeyError) as error:
         raise DamagedModel(f"{folder} holds no complete model: {error}") from error
@@ -78,23 +81,34 @@ def latest(home: Path, as_of: datetime, config: Config, *, trained_for: str) -> 
     `training.retrain_after_days`, or made for another configuration or encoder, is not used.
     """
     oldest = as_of - timedelta(days=config.training.retrain_after_days)
-    found = []
-    for description in sorted((home / "models").glob("[!.]*/model.json")):
-        described = json.loads(description.read_text())
-        trained_at = datetime.fromisoformat(described["as_of"])
-        fresh = trained_at == as_of or oldest < trained_at < as_of
-        if fresh and described["trained_for"] == trained_for:
-            found.append((trained_at, description.parent))
+    kept = _kept(home, trained_for)
+    found = [(at, folder) for at, folder in kept if at == as_of or oldest < at < as_of]
     return load(max(found)[1]) if found else None
 
 
+def champion(home: Path, as_of: datetime, *, trained_for: str) -> Trained | None:
+    """The newest model trained before `as_of`, of any age; None where there is none."""
+    found = [(at, folder) for at, folder in _kept(home, trained_for) if at < as_of]
+    return load(max(found)[1]) if found else None
+
+
+def _kept(home: Path, trained_for: str) -> list[tuple[datetime, Path]]:
+    """When trained, and the folder, of all models for a configuration and encoder."""
+    kept = []
+    for description in sorted((home / "models").glob("[!.]*/model.json")):
+        described = json.loads(description.read_text())
+        if described["trained_for"] == trained_for:
+            kept.append((datetime.fromisoformat(described["as_of"]), description.parent))
+    return kept
+
+
 def fingerprint(config: Config, encoder: str) -> str:
-    """What a model depends on beside the rows: all of the configuration that shapes it."""
+    """What a model depends on beside the rows: the configuration, the encoder, the features."""
     shaping = config.model_dump(
         mode="json",
         exclude={"name": True, "campaign": True, "scoring": True, "sources": {"attach"}},
     )
-    text = json.dumps(shaping, sort_keys=True) + encoder
+    text = json.dumps(shaping, sort_keys=True) + encoder + version("nightrank")
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -131,9 +131,16 @@ def train(night: Night, prepared: Prepared) -> Trained:
     """Train, test and keep new models."""
     with night.stages("train"):
         trained = train_models(
-            prepared.material, night.as_of, on_progress=lambda step: log.info("train", step=step)
+            prepared.material,
+            night.as_of,
+            champion=models.champion(night.home, night.as_of, trained_for=prepared.made_for),
+            on_progress=lambda step: log.info("train", step=step),
         )
         models.save(trained, night.home, trained_for=prepared.made_for)
+    for row in trained.contest.iter_rows(named=True):
+        log.info("contest", **row)
+    if trained.contest["worse"].any():
+        log.warning("the new trees are worse: the champion's are kept, calibrated anew")
     log.info("models", version=trained.version, trained_as_of=f"{trained.as_of:%Y-%m-%d %H:%M}")
     return trained
 
@@ -156,6 +163,7 @@ def score(night: Night, prepared: Prepared, trained: Trained) -> Outcome:
             tables={
                 "metrics": trained.metrics,
                 "candidate_misses": trained.misses,
+                "contest": trained.contest,
                 "quarantine": prepared.material.inputs.quarantine,
                 "sources": prepared.material.inputs.report,
                 "texts": prepared.texts,

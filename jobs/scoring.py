@@ -14,11 +14,11 @@ from rank.model import Model
 
 def score_shard(
     state: State, models: Iterable[Model], users: Users, *, threads: int = 0
-) -> dict[str, pl.DataFrame]:
-    """For each behaviour, the scored candidates of the users.
+) -> list[pl.DataFrame]:
+    """For each model, the scored candidates of the users.
 
     Returns:
-        By behaviour, sorted by user, then item: `user`, `item`, `score` (raw log-odds),
+        Aligned to `models`, sorted by user, then item: `user`, `item`, `score` (raw log-odds),
         `probability`, `order` (what `position` follows, higher first), `proposed_by` (bit g is set
         where generator g of the configuration proposed the pair) and `popularity` (decayed count
         of the item's events).
@@ -29,15 +29,18 @@ def score_shard(
         proposed_by=pl.Series(proposed_by(pairs)),
         popularity=pl.Series(state.snapshot.popularity[pairs.get_column("item").to_numpy()]),
     )
-    scored = {}
+    scored = []
     for model in models:
         allowed = pl.Series(state.allowed(model.behaviour, pairs))
         described_pairs = features.filter(allowed)
         score = model.log_odds(described_pairs, threads=threads)
-        scored[model.behaviour] = described.filter(allowed).with_columns(
-            score=pl.Series(score),
-            probability=pl.Series(model.calibration(score)),
-            order=pl.Series(model.ranker.score(described_pairs, threads=threads)),
+        order = model.ranker.score(described_pairs, threads=threads)
+        scored.append(
+            described.filter(allowed).with_columns(
+                score=pl.Series(score),
+                probability=pl.Series(model.calibration(score)),
+                order=pl.Series(order),
+            )
         )
     return scored
 
@@ -55,7 +58,7 @@ def proposed_by(pairs: pl.DataFrame) -> NDArray[np.uint32]:
 
 
 def predictions(
-    scored: dict[str, pl.DataFrame], models: Iterable[Model], state: State
+    scored: Iterable[pl.DataFrame], models: Iterable[Model], state: State
 ) -> pl.DataFrame:
     """The rows to publish: ids instead of positions, and the final order.
 
@@ -66,8 +69,7 @@ def predictions(
     names = list(state.material.config.candidates.budgets)
     inputs = state.inputs
     frames = []
-    for model in models:
-        frame = scored[model.behaviour]
+    for frame, model in zip(scored, models, strict=True):
         order: Floats = frame.get_column("order").to_numpy()
         user, item = frame.get_column("user"), frame.get_column("item")
         frames.append(

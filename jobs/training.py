@@ -1,7 +1,7 @@
 """Trains, calibrates and tests one model for each predicted behaviour."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +13,7 @@ from jobs.config import Config
 from jobs.evaluation import candidate_misses, popularity_baseline, window_metrics
 from jobs.scoring import score_shard
 from jobs.state import Material, State
+from rank.bootstrap import loss_difference
 from rank.calibrate import Calibration, CannotCalibrate
 from rank.labels import labels
 from rank.metrics import Labels, best_f1_threshold
@@ -25,6 +26,14 @@ OnProgress = Callable[[str], None]
 # For the pairs of one shard that are learnt from: may the behaviour still come, whose they are,
 # did it follow, are they in the sample.
 Chosen = tuple[Labels, NDArray[np.int32], Labels, Labels]
+CONTEST = {
+    "behaviour": pl.String,
+    "champion": pl.String,
+    "difference": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "worse": pl.Boolean,
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Trained:
         projection: what compresses vectors for them.
         metrics: behaviour, model, segment, metric, value; see docs/tables.md.
         misses: what the generators made of all that happened in the test window; likewise.
+        contest: how newly grown trees did in the test window against older ones; likewise.
     """
 
     as_of: datetime
@@ -44,6 +54,7 @@ class Trained:
     projection: Projection
     metrics: pl.DataFrame
     misses: pl.DataFrame
+    contest: pl.DataFrame
 
     @property
     def version(self) -> str:
@@ -57,23 +68,40 @@ def train_models(
     material: Material,
     as_of: datetime,
     *,
+    champion: Trained | None = None,
     without: Collection[str] = (),
     on_progress: OnProgress = lambda _: None,
 ) -> Trained:
     """Train on the windows that are over at `as_of`, the last of which is the test.
+
+    The metrics are of a calibration made on the window before the test. What is returned is then
+    calibrated on the test window, so that it is as fresh for tonight as it was for the test.
+
+    Args:
+        material: rows before `as_of`.
+        as_of: naive UTC.
+        champion: trained at an earlier `as_of` with the same configuration and encoder. Its
+            trees are kept, calibrated anew, where the new ones are worse on the test window.
+        without: feature groups to leave out.
+        on_progress: called with a line for every step.
 
     Raises:
         rank.trees.TooFewPositives: a window holds no example of a behaviour; names `as_of`.
         rank.calibrate.CannotCalibrate: the calibration window holds one outcome only; likewise.
     """
     try:
-        return _train(material, as_of, without=without, on_progress=on_progress)
+        return _train(material, as_of, champion, without=without, on_progress=on_progress)
     except (TooFewPositives, CannotCalibrate) as error:
         raise type(error)(f"as_of {as_of:%Y-%m-%d}: {error}") from None
 
 
 def _train(
-    material: Material, as_of: datetime, *, without: Collection[str], on_progress: OnProgress
+    material: Material,
+    as_of: datetime,
+    champion: Trained | None,
+    *,
+    without: Collection[str],
+    on_progress: OnProgress,
 ) -> Trained:
     config = material.config
     windows = training_windows(
@@ -84,26 +112,61 @@ def _train(
             f"nobody is known before the first window, {windows.first:%Y-%m-%d}: choose a later "
             "as_of"
         )
-    projection = material.fit_projection(windows.first)
+    projection = champion.projection if champion else material.fit_projection(windows.first)
 
     def state(start: datetime) -> State:
         on_progress(f"window {start:%Y-%m-%d}")
         return State(material, start, projection, without=without)
 
     examples = [examples_of(state(start)) for start in (*windows.train, windows.stop)]
-    models = [_grow(config, wanted.behaviour, examples) for wanted in config.predict]
+    grown = [_grow(config, wanted.behaviour, examples) for wanted in config.predict]
     del examples
-    outcomes = _outcomes(state(windows.calibrate), models)
-    calibrated = [_calibrate(model, outcomes[model.behaviour]) for model in models]
-    baselines = {b: popularity_baseline(outcome) for b, outcome in outcomes.items()}
+    rivals = [*grown, *(champion.models if champion else ())]
+    outcomes = _outcomes(state(windows.calibrate), rivals)
+    calibrated = [_calibrate(*both) for both in zip(rivals, outcomes, strict=True)]
+    baselines = [popularity_baseline(outcome) for outcome in outcomes[: len(grown)]]
     tested = state(windows.test)
     outcomes = _outcomes(tested, calibrated)
+    contest = _contest(champion, grown, outcomes, seed=config.training.seed)
+    kept = slice(len(grown), None) if contest["worse"].any() else slice(len(grown))
+    chosen = list(zip(calibrated[kept], outcomes[kept], strict=True))
     misses = candidate_misses(tested)
     metrics = [
-        window_metrics(tested, model, baselines[model.behaviour], outcomes[model.behaviour], misses)
-        for model in calibrated
+        window_metrics(tested, model, baseline, outcome, misses)
+        for (model, outcome), baseline in zip(chosen, baselines, strict=True)
     ]
-    return Trained(as_of, tuple(calibrated), projection, pl.concat(metrics), misses)
+    latest = tuple(_calibrate(model, outcome) for model, outcome in chosen)
+    return Trained(as_of, latest, projection, pl.concat(metrics), misses, contest)
+
+
+def _contest(
+    champion: Trained | None, grown: list[Model], outcomes: list[pl.DataFrame], *, seed: int
+) -> pl.DataFrame:
+    """Each behaviour's loss of the new trees over that of the champion's; no rows without one.
+
+    Args:
+        champion: whose models come after the new ones in `outcomes`.
+        grown: the new models.
+        outcomes: of the new models, then of the champion's, on the test window.
+        seed: of the bootstrap.
+
+    Returns:
+        behaviour, champion (its version), difference (nats a pair), low, high (95% of the
+        bootstrap over users), worse (whether all of it is above zero).
+    """
+    if champion is None:
+        return pl.DataFrame(schema=CONTEST)
+    rows = []
+    for model, new, old in zip(grown, outcomes, outcomes[len(grown) :], strict=False):
+        difference, low, high = loss_difference(
+            new.get_column("user").to_numpy(),
+            new.get_column("happened").to_numpy(),
+            new.get_column("probability").to_numpy(),
+            old.get_column("probability").to_numpy(),
+            seed=seed,
+        )
+        rows.append((model.behaviour, champion.version, difference, low, high, low > 0))
+    return pl.DataFrame(rows, CONTEST, orient="row")
 
 
 def examples_of(state: State) -> dict[str, Example]:
@@ -168,19 +231,15 @@ def hyperparameters(config: Config) -> Hyperparameters:
     )
 
 
-def _outcomes(state: State, models: Iterable[Model]) -> dict[str, pl.DataFrame]:
-    """All candidates of all eligible users, scored, with `happened`; by behaviour."""
-    models = list(models)
-    parts: dict[str, list[pl.DataFrame]] = {model.behaviour: [] for model in models}
+def _outcomes(state: State, models: Sequence[Model]) -> list[pl.DataFrame]:
+    """For each model, all candidates of all eligible users, scored, with `happened`."""
     threads = state.material.config.scoring.threads
-    for users in state.shards():
-        for behaviour, frame in score_shard(state, models, users, threads=threads).items():
-            parts[behaviour].append(frame)
-    outcomes = {}
-    for behaviour, frames in parts.items():
+    shards = [score_shard(state, models, users, threads=threads) for users in state.shards()]
+    outcomes = []
+    for model, frames in zip(models, zip(*shards, strict=True), strict=True):
         scored = pl.concat(frames)
-        followed = labels(scored, state.material.targets(behaviour, state.as_of))
-        outcomes[behaviour] = scored.with_columns(happened=pl.Series(followed))
+        followed = labels(scored, state.material.targets(model.behaviour, state.as_of))
+        outcomes.append(scored.with_columns(happened=pl.Series(followed)))
     return outcomes
 
 

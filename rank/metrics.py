@@ -58,8 +58,13 @@ def log_loss(happened: Labels, probability: Floats) -> float:
     >>> round(log_loss(np.array([True, False]), np.array([0.5, 0.5])), 6)
     0.693147
     """
+    return float(np.mean(losses(happened, probability)))
+
+
+def losses(happened: Labels, probability: Floats) -> Floats:
+    """(n,) negative log-likelihood of each pair in nats."""
     kept = np.clip(probability, EPSILON, 1 - EPSILON)
-    return float(-np.mean(np.where(happened, np.log(kept), np.log1p(-kept))))
+    return np.asarray(-np.where(happened, np.log(kept), np.log1p(-kept)))
 
 
 def calibration_error(happened: Labels, probability: Floats, *, bins: int = BINS) -> float:

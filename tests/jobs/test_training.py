@@ -1,0 +1,106 @@
+"""Calibration of what is published, and champion against challenger."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from nights import AS_OF, make_material, write_night
+from polars.testing import assert_frame_equal
+
+from embed import Encoder
+from jobs import models, nightly
+from jobs.state import Material, State
+from jobs.training import Trained, _outcomes, train_models
+from rank.windows import training_windows
+
+EARLIER = AS_OF - timedelta(days=14)
+POOR = {"max_rounds": 1, "learning_rate": 0.001}
+
+
+def limited(material: Material, **options: float) -> Material:
+    training = material.config.training.model_copy(update=options)
+    return replace(material, config=material.config.model_copy(update={"training": training}))
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory, static_encoder: Encoder) -> Material:
+    return make_material(write_night(tmp_path_factory.mktemp("training")), static_encoder)
+
+
+@pytest.fixture(scope="module")
+def champion(material: Material) -> Trained:
+    return train_models(material, EARLIER)
+
+
+def trees(trained: Trained) -> list[str]:
+    return [model.classifier.sha256 + model.ranker.sha256 for model in trained.models]
+
+
+def test_the_published_probabilities_add_up_to_what_happened_in_the_test_window(
+    material: Material, champion: Trained
+) -> None:
+    test = training_windows(EARLIER, horizon_days=14, train=2).test
+    outcomes = _outcomes(State(material, test, champion.projection), champion.models)
+    told = champion.metrics.filter(
+        pl.col("model") == "nightrank",
+        pl.col("segment") == "all",
+        pl.col("metric") == "predicted_over_observed",
+    )
+    for outcome, reported in zip(outcomes, told.get_column("value"), strict=True):
+        expected, happened = outcome.select("probability", "happened").sum().row(0)
+        assert expected == pytest.approx(happened, rel=1e-4)
+        assert abs(reported - 1) > 1e-3  # the metrics are of the window before
+
+
+def test_without_a_champion_there_is_no_contest(champion: Trained) -> None:
+    assert champion.contest.is_empty()
+
+
+def test_new_trees_that_are_worse_leave_the_champion_in_place(
+    material: Material, champion: Trained
+) -> None:
+    trained = train_models(limited(material, **POOR), AS_OF, champion=champion)
+    assert trained.contest["worse"].any()
+    assert trained.contest["champion"].unique().to_list() == [champion.version]
+    assert trees(trained) == trees(champion)
+    assert trained.as_of == AS_OF
+    assert trained.models[0].calibration != champion.models[0].calibration
+
+
+def test_new_trees_that_are_better_replace_the_champion(material: Material) -> None:
+    poor = train_models(limited(material, **POOR), EARLIER)
+    trained = train_models(material, AS_OF, champion=poor)
+    assert not trained.contest["worse"].any()
+    assert (trained.contest["high"] < 0).any()
+    assert set(trees(trained)).isdisjoint(trees(poor))
+
+
+def test_a_champion_against_itself_stays_the_same_in_every_metric(
+    material: Material, champion: Trained
+) -> None:
+    """Both sides are calibrated and tested on the same windows by the same code."""
+    again = train_models(material, EARLIER, champion=champion)
+    assert again.contest["difference"].to_list() == [0.0, 0.0]
+    assert_frame_equal(again.metrics, champion.metrics)
+    assert trees(again) == trees(champion)
+
+
+def test_the_champion_is_the_newest_model_before(tmp_path, champion: Trained) -> None:
+    for days, made_for in ((9, "a"), (3, "a"), (1, "b"), (0, "a")):
+        kept = replace(champion, as_of=AS_OF - timedelta(days=days))
+        models.save(kept, tmp_path, trained_for=made_for)
+    found = models.champion(tmp_path, AS_OF, trained_for="a")
+    assert found.as_of == AS_OF - timedelta(days=3)
+    assert_frame_equal(found.contest, champion.contest)
+    assert models.champion(tmp_path, AS_OF - timedelta(days=9), trained_for="a") is None
+
+
+def test_the_second_training_of_a_home_has_a_contest(tmp_path) -> None:
+    night = write_night(tmp_path)
+    first = replace(night, as_of=EARLIER)
+    trained = nightly.train(first, nightly.prepare(first))
+    later = nightly.train(night, nightly.prepare(night))
+    assert later.contest["champion"].unique().to_list() == [trained.version]
+    assert np.isfinite(later.contest.select("difference", "low", "high").to_numpy()).all()
