@@ -37,6 +37,7 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Above0 = Annotated[float, Field(gt=0)]
+Bounds = tuple[Above0, Above0]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -257,6 +258,35 @@ class ScoringConfig(Section):
     threads: Count = _key(0, "Threads to use; 0: all cores.")
 
 
+class GatesConfig(Section):
+    """What must hold before a night is published; else the last good one stays current."""
+
+    predicted_over_observed: Bounds = _key((0.7, 1.4), "On the test window: least and most.")
+    normalised_entropy: Above0 = _key(
+        0.999, "Likewise: most; at 1 the model knows the base rate only."
+    )
+    calibration_error: Above0 = _key(0.5, "Likewise: most, as a share of the base rate.")
+    rows_over_last: Bounds = _key(
+        (0.5, 2.0), "Rows of a behaviour over those of the last good night: least and most."
+    )
+    score_drift: Above0 = _key(
+        0.25, "Most population stability index of probabilities against the last good night."
+    )
+    null_share_risen: Share = _key(
+        0.2, "Most by which a feature's share of unknown values may rise in a night."
+    )
+    outside_share: Share = _key(
+        0.2, "Most of a feature's values that may lie outside of the range seen in training."
+    )
+
+    @field_validator("predicted_over_observed", "rows_over_last")
+    @classmethod
+    def _ordered(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if bounds[0] >= bounds[1]:
+            raise ValueError(f"{list(bounds)}: the first is the least, the second the most")
+        return bounds
+
+
 class CampaignConfig(Section):
     """A list of items per user for one mailing."""
 
@@ -296,6 +326,7 @@ class Config(BaseSettings):
     )
     training: TrainingConfig = TrainingConfig()
     scoring: ScoringConfig = ScoringConfig()
+    gates: GatesConfig = GatesConfig()
     campaign: list[CampaignConfig] = []
 
     def prediction(self, behaviour: str) -> PredictConfig:

@@ -106,7 +106,10 @@ def fingerprint(config: Config, encoder: str) -> str:
     """What a model depends on beside the rows: the configuration, the encoder, the features."""
     shaping = config.model_dump(
         mode="json",
-        exclude={"name": True, "campaign": True, "scoring": True, "sources": {"attach"}},
+        exclude={
+            **dict.fromkeys(("name", "campaign", "scoring", "gates"), True),
+            "sources": {"attach"},
+        },
     )
     text = json.dumps(shaping, sort_keys=True) + encoder + version("nightrank")
     return hashlib.sha256(text.encode()).hexdigest()[:16]
