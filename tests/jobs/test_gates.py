@@ -51,7 +51,9 @@ def published(folder: Path, probability: np.ndarray, *, null_share: float) -> No
     with duckdb.connect(str(folder / "last.duckdb")) as connection:
         connection.register("before", before)
         connection.execute("create table predictions as from before")
-        connection.execute(f"create table features as select 'f' feature, {null_share}::double null_share")
+        connection.execute(
+            f"create table features as select 'f' feature, {null_share}::double null_share"
+        )
 
 
 def refused(frame: pl.DataFrame) -> list[str]:
