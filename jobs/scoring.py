@@ -15,7 +15,27 @@ from rank.model import Model
 def score_shard(
     state: State, models: Iterable[Model], users: Users, *, threads: int = 0
 ) -> dict[str, pl.DataFrame]:
-    """For each behaviour, the scored candidates of the users.
+    """For each behaviour, the scored candidates of the users; see `score_pairs`."""
+    pairs = state.candidates(users)
+    return score_pairs(state, models, pairs, state.describe(pairs), threads=threads)
+
+
+def score_pairs(
+    state: State,
+    models: Iterable[Model],
+    pairs: pl.DataFrame,
+    features: pl.DataFrame,
+    *,
+    threads: int = 0,
+) -> dict[str, pl.DataFrame]:
+    """For each behaviour, those of the candidates that it may follow on, scored.
+
+    Args:
+        state: whose candidates they are.
+        models: one for each behaviour.
+        pairs: as `state.candidates` gives them.
+        features: as `state.describe` gives them.
+        threads: 0 for all cores.
 
     Returns:
         By behaviour, sorted by user, then item: `user`, `item`, `score` (raw log-odds),
@@ -23,8 +43,6 @@ def score_shard(
         where generator g of the configuration proposed the pair) and `popularity` (decayed count
         of the item's events).
     """
-    pairs = state.candidates(users)
-    features = state.describe(pairs)
     described = pairs.select("user", "item").with_columns(
         proposed_by=pl.Series(proposed_by(pairs)),
         popularity=pl.Series(state.snapshot.popularity[pairs.get_column("item").to_numpy()]),

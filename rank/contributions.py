@@ -1,10 +1,11 @@
 """What each feature adds to the score of trees: exact Shapley values, summed by family.
 
 The values are those of LightGBM's `pred_contrib` (Lundberg et al., From local explanations to
-global understanding with explainable AI for trees, Nature Machine Intelligence 2020), in a
-twentieth of its time for trees of 31 leaves. To one leaf of value v, a row and its features S are
-worth v * prod(o_j for j in S) * prod(z_j for j not in S), where o_j says whether the row passes
-the tests of feature j on the way to the leaf and z_j which share of the training rows does. By
+global understanding with explainable AI for trees, Nature Machine Intelligence 2020), in about a
+tenth of its time where rows are many and trees have 31 leaves. To a leaf of value v, a set S of
+the features on the way to it is worth v * prod(o_j for j in S) * prod(z_j for j not in S), where
+o_j says whether the row passes the tests of feature j and z_j which share of the training rows
+does. By
 Owen's multilinear extension (Management Science 1972) feature i is then due
 
     v * (o_i - z_i) * integral over t from 0 to 1 of prod(t * o_j + (1 - t) * z_j for j != i),
