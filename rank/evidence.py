@@ -70,7 +70,6 @@ class Evidence:
             last event on `item`; `found`: whether there is any. What there is not is null.
         """
         users, items = (pairs.get_column(name).to_numpy() for name in ("user", "item"))
-        find = _FINDERS.get(family)
         shown: Shown = {"found": np.ones(len(pairs), dtype=bool)}
         if family in _FINDERS:
             shown |= _FINDERS[family](self, users, items, profiles)
@@ -250,5 +249,5 @@ def _runs(values: Rows) -> list[tuple[int, int, int]]:
     [(4, 0, 2), (7, 2, 3)]
     """
     starts = np.flatnonzero(np.diff(values, prepend=-1))
-    ends = np.append(starts[1:], len(values))
-    return list(zip(values[starts].tolist(), starts.tolist(), ends.tolist(), strict=True))
+    bounds = [*starts.tolist(), len(values)]
+    return list(zip(values[starts].tolist(), bounds[:-1], bounds[1:], strict=True))
