@@ -30,13 +30,13 @@ def test_each_row_of_the_predictions_is_a_distinct_pair_with_a_probability(done)
     assert len(rows) == outcome.predictions > 10_000
     assert rows.columns == [
         "run_id", "as_of", "user_id", "item_id", "behaviour", "horizon_days", "position",
-        "score", "probability", "generators", "model_version", "scored_at",
+        "score", "probability", "generators", "reason", "model_version", "scored_at",
     ]  # fmt: skip
     assert rows.select("user_id", "item_id", "behaviour").is_duplicated().sum() == 0
     assert rows.get_column("probability").is_between(0, 1, closed="none").all()
     assert set(rows.get_column("behaviour")) == {"click", "purchase"}
     assert rows.get_column("generators").list.len().min() >= 1
-    assert rows.null_count().sum_horizontal().item() == 0
+    assert rows.drop("reason").null_count().sum_horizontal().item() == 0
 
 
 def test_positions_have_no_gap_and_the_first_are_the_more_probable(done) -> None:

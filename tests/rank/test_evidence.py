@@ -155,7 +155,7 @@ def test_events_of_thirty_days_prices_and_kinds(world: Evidence) -> None:
 
 def test_what_needs_no_evidence_always_has_it(world: Evidence) -> None:
     for family in (reasons.BASE, reasons.ITEM, reasons.USER, reasons.AGREEMENT):
-        assert found(world, family) == dict.fromkeys(PAIRS, {})
+        assert found(world, family) == {pair: {} for pair in PAIRS}
 
 
 def test_no_pairs(world: Evidence) -> None:
