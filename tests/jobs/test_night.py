@@ -362,7 +362,7 @@ def test_a_failed_build_leaves_the_current_night(tmp_path, done) -> None:
     assert (night.home / publish.CURRENT).resolve() == target
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tables.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reasons.md", "docs/tables.md"])
 def test_the_sql_of_the_docs_answers(done, page: str) -> None:
     night, _ = done
     text = (Path(__file__).resolve().parents[2] / page).read_text()
@@ -385,4 +385,6 @@ def test_every_table_is_described(done) -> None:
     for table in columns.get_column("table_name").unique():
         assert f"| `{table}` |" in described
     for column in columns.filter(table_name="predictions").get_column("column_name"):
+        assert f"`{column}`" in described
+    for column in columns.filter(table_name="reasons").get_column("column_name"):
         assert f"`{column}`" in described
