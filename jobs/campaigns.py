@@ -24,7 +24,7 @@ with chosen as (
 )
 select $campaign as campaign, c.run_id, c.as_of, c.user_id, c.place::integer as place, c.item_id,
        i.title, c.behaviour, c.horizon_days, c.probability,
-       array_to_string(c.generators, ' ') as generators
+       array_to_string(c.generators, ' ') as generators, c.reason
 from chosen c join items i using (item_id)
 where c.place <= $items_per_user
 order by c.user_id, c.place
@@ -40,7 +40,7 @@ def select_list(connection: duckdb.DuckDBPyConnection, campaign: CampaignConfig)
 
     Returns:
         campaign, run_id, as_of, user_id, place, item_id, title, behaviour, horizon_days,
-        probability, generators.
+        probability, generators, reason.
     """
     lines: pl.DataFrame = connection.sql(
         _LIST,

@@ -256,6 +256,7 @@ class ScoringConfig(Section):
 
     users_per_shard: Positive = _key(2000, "Users scored at a time.")
     threads: Count = _key(0, "Threads to use; 0: all cores.")
+    reasons_per_user: Count = _key(5, "So many first places of a list get reasons; 0: none.")
 
 
 class GatesConfig(Section):

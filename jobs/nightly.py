@@ -13,7 +13,8 @@ from jobs import campaigns, models, publish
 from jobs.config import Config
 from jobs.console import log, progress
 from jobs.ingest import read_inputs
-from jobs.scoring import predictions, score_shard
+from jobs.reasons import Reasons
+from jobs.scoring import predictions, score_pairs
 from jobs.stages import Stages
 from jobs.state import Material, State
 from jobs.training import Trained, train_models
@@ -153,12 +154,13 @@ def score(night: Night, prepared: Prepared, trained: Trained) -> Outcome:
     with night.stages("index"):
         save_indexes(state, folder / "index")
     with night.stages("score"):
-        rows = write_shards(state, trained, folder / "shards")
+        rows = write_shards(state, trained, folder)
     with night.stages("publish"):
         finished = publish.build(
             night.home,
             run,
             shards=folder / "shards",
+            reasons=folder / "reasons",
             inputs=prepared.material.inputs,
             tables={
                 "metrics": trained.metrics,
@@ -190,15 +192,23 @@ def save_indexes(state: State, folder: Path) -> None:
 
 
 def write_shards(state: State, trained: Trained, folder: Path) -> int:
-    """Score shard after shard of users, one Parquet file each; the number of rows."""
-    folder.mkdir(parents=True, exist_ok=True)
-    threads = state.material.config.scoring.threads
+    """Score and explain shard after shard of users, a file each; the number of rows."""
+    for name in ("shards", "reasons"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    options = state.material.config.scoring
+    explain = Reasons(state, trained.models, per_user=options.reasons_per_user)
     rows = 0
     with progress("score users", len(state.users)) as advance:
         for number, users in enumerate(state.shards()):
-            scored = score_shard(state, trained.models, users, threads=threads)
-            shard = predictions(scored, trained.models, state)
-            shard.write_parquet(folder / f"{number:06d}.parquet")
+            pairs = state.candidates(users)
+            features = state.describe(pairs)
+            scored = score_pairs(state, trained.models, pairs, features, threads=options.threads)
+            reasons, sentences = explain(scored, pairs, features)
+            shard = predictions(scored, trained.models, state).join(
+                sentences, on=sentences.columns[:-1], how="left", maintain_order="left"
+            )
+            shard.write_parquet(folder / "shards" / f"{number:06d}.parquet")
+            reasons.write_parquet(folder / "reasons" / f"{number:06d}.parquet")
             rows += len(shard)
             advance(len(users))
     return rows

@@ -28,7 +28,13 @@ class Run:
 
 
 def build(
-    home: Path, run: Run, *, shards: Path, inputs: Inputs, tables: Mapping[str, pl.DataFrame]
+    home: Path,
+    run: Run,
+    *,
+    shards: Path,
+    reasons: Path,
+    inputs: Inputs,
+    tables: Mapping[str, pl.DataFrame],
 ) -> Path:
     """Write `scores-<run_id>.duckdb` under a temporary name, then rename it; not yet current.
 
@@ -36,6 +42,7 @@ def build(
         home: the folder that holds the files of all nights.
         run: identifies the rows.
         shards: folder of Parquet files with the scored users.
+        reasons: likewise, with what the first of their rows owe to what.
         inputs: what the night read; becomes the tables items, users, user_behaviours.
         tables: further tables by name; `run_id` is put before their columns.
 
@@ -51,6 +58,7 @@ def build(
         connection.execute(f"attach '{target}' as scores (storage_version '{STORAGE_VERSION}')")
         connection.execute("use scores")
         _write_predictions(connection, run, shards)
+        _write_reasons(connection, run, reasons)
         _write_inputs(connection, run, inputs)
         for name, frame in tables.items():
             _write(connection, name, frame, run)
@@ -91,7 +99,7 @@ def _write_predictions(connection: duckdb.DuckDBPyConnection, run: Run, shards: 
         """
         create table predictions as
         select $run_id as run_id, $as_of::timestamp as as_of, user_id, item_id, behaviour,
-               horizon_days, position, score, probability, generators,
+               horizon_days, position, score, probability, generators, reason,
                $model_version as model_version, $scored_at::timestamp as scored_at
         from read_parquet($shards)
         order by user_id, behaviour, position
@@ -103,6 +111,14 @@ def _write_predictions(connection: duckdb.DuckDBPyConnection, run: Run, shards: 
             "scored_at": run.started_at,
             "shards": str(shards / "*.parquet"),
         },
+    )
+
+
+def _write_reasons(connection: duckdb.DuckDBPyConnection, run: Run, reasons: Path) -> None:
+    """In the order of the files: that of the users, and of each user's list."""
+    connection.execute(
+        "create table reasons as select $run_id as run_id, * from read_parquet($reasons)",
+        {"run_id": run.run_id, "reasons": str(reasons / "*.parquet")},
     )
 
 

@@ -15,7 +15,27 @@ from rank.model import Model
 def score_shard(
     state: State, models: Iterable[Model], users: Users, *, threads: int = 0
 ) -> list[pl.DataFrame]:
-    """For each model, the scored candidates of the users.
+    """For each model, the scored candidates of the users; see `score_pairs`."""
+    pairs = state.candidates(users)
+    return score_pairs(state, models, pairs, state.describe(pairs), threads=threads)
+
+
+def score_pairs(
+    state: State,
+    models: Iterable[Model],
+    pairs: pl.DataFrame,
+    features: pl.DataFrame,
+    *,
+    threads: int = 0,
+) -> list[pl.DataFrame]:
+    """For each model, those of the candidates that its behaviour may follow on, scored.
+
+    Args:
+        state: whose candidates they are.
+        models: whose probabilities are wanted.
+        pairs: as `state.candidates` gives them.
+        features: as `state.describe` gives them.
+        threads: 0 for all cores.
 
     Returns:
         Aligned to `models`, sorted by user, then item: `user`, `item`, `score` (raw log-odds),
@@ -23,8 +43,6 @@ def score_shard(
         where generator g of the configuration proposed the pair) and `popularity` (decayed count
         of the item's events).
     """
-    pairs = state.candidates(users)
-    features = state.describe(pairs)
     described = pairs.select("user", "item").with_columns(
         proposed_by=pl.Series(proposed_by(pairs)),
         popularity=pl.Series(state.snapshot.popularity[pairs.get_column("item").to_numpy()]),

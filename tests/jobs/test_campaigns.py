@@ -13,14 +13,14 @@ from jobs.config import CampaignConfig
 
 SCHEMA = """
 create table predictions as select 'r1' as run_id, timestamp '2025-06-01' as as_of, * from (values
-    (1, 'a', 'buy', 14, 1, 0.0, 0.30::double, ['nearest', 'popular']),
-    (1, 'b', 'buy', 14, 2, 0.0, 0.20, ['popular']),
-    (1, 'c', 'buy', 14, 3, 0.0, 0.01, ['popular']),
-    (2, 'a', 'buy', 14, 1, 0.0, 0.40, ['popular']),
-    (3, 'a', 'buy', 14, 1, 0.0, 0.50, ['popular']),
-    (4, 'a', 'buy', 14, 1, 0.0, 0.60, ['popular']),
-    (5, 'b', 'click', 14, 1, 0.0, 0.90, ['popular'])
-) t(user_id, item_id, behaviour, horizon_days, position, score, probability, generators);
+    (1, 'a', 'buy', 14, 1, 0.0, 0.30::double, ['nearest', 'popular'], 'So.'),
+    (1, 'b', 'buy', 14, 2, 0.0, 0.20, ['popular'], null),
+    (1, 'c', 'buy', 14, 3, 0.0, 0.01, ['popular'], null),
+    (2, 'a', 'buy', 14, 1, 0.0, 0.40, ['popular'], null),
+    (3, 'a', 'buy', 14, 1, 0.0, 0.50, ['popular'], null),
+    (4, 'a', 'buy', 14, 1, 0.0, 0.60, ['popular'], null),
+    (5, 'b', 'click', 14, 1, 0.0, 0.90, ['popular'], null)
+) t(user_id, item_id, behaviour, horizon_days, position, score, probability, generators, reason);
 create table users as from (values (1, true), (2, false), (3, null), (4, true), (5, true))
     t(user_id, consent);
 create table items as from (values ('a', '=cmd()'), ('b', 'Bowl'), ('c', null))
@@ -72,6 +72,7 @@ def test_both_files_hold_the_same_lines_and_formulas_are_harmless(night, tmp_pat
     assert text.get_column("as_of").unique().to_list() == ["2025-06-01T00:00:00Z"]
     assert exact.get_column("as_of").unique().to_list() == [datetime(2025, 6, 1)]
     assert text.get_column("generators")[0] == "nearest popular"
+    assert text.get_column("reason").to_list() == ["So.", None, None, None]
     assert [p.name for p in path.parent.iterdir() if p.name.startswith(".")] == []
 
 
@@ -97,7 +98,7 @@ def test_nobody_who_must_not_be_mailed_is_on_a_list(
             night.execute("insert into users values (?, ?)", [user, consent[user]])
             night.execute(
                 "insert into predictions values "
-                "('r1', timestamp '2025-06-01', ?, 'a', 'buy', 14, 1, 0.0, ?, ['popular'])",
+                "('r1', timestamp '2025-06-01', ?, 'a', 'buy', 14, 1, 0.0, ?, ['popular'], null)",
                 [user, probability[user]],
             )
             if bought[user] is not None:

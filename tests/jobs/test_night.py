@@ -30,13 +30,13 @@ def test_each_row_of_the_predictions_is_a_distinct_pair_with_a_probability(done)
     assert len(rows) == outcome.predictions > 10_000
     assert rows.columns == [
         "run_id", "as_of", "user_id", "item_id", "behaviour", "horizon_days", "position",
-        "score", "probability", "generators", "model_version", "scored_at",
+        "score", "probability", "generators", "reason", "model_version", "scored_at",
     ]  # fmt: skip
     assert rows.select("user_id", "item_id", "behaviour").is_duplicated().sum() == 0
     assert rows.get_column("probability").is_between(0, 1, closed="none").all()
     assert set(rows.get_column("behaviour")) == {"click", "purchase"}
     assert rows.get_column("generators").list.len().min() >= 1
-    assert rows.null_count().sum_horizontal().item() == 0
+    assert rows.drop("reason").null_count().sum_horizontal().item() == 0
 
 
 def test_positions_have_no_gap_and_the_first_are_the_more_probable(done) -> None:
@@ -362,7 +362,7 @@ def test_a_failed_build_leaves_the_current_night(tmp_path, done) -> None:
     assert (night.home / publish.CURRENT).resolve() == target
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tables.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reasons.md", "docs/tables.md"])
 def test_the_sql_of_the_docs_answers(done, page: str) -> None:
     night, _ = done
     text = (Path(__file__).resolve().parents[2] / page).read_text()
@@ -385,4 +385,6 @@ def test_every_table_is_described(done) -> None:
     for table in columns.get_column("table_name").unique():
         assert f"| `{table}` |" in described
     for column in columns.filter(table_name="predictions").get_column("column_name"):
+        assert f"`{column}`" in described
+    for column in columns.filter(table_name="reasons").get_column("column_name"):
         assert f"`{column}`" in described

@@ -13,9 +13,11 @@ from polars.testing import assert_frame_equal
 
 from embed import Encoder
 from jobs.nightly import Night
+from jobs.reasons import evidence_at
 from jobs.state import Material, State
 from rank.features import GROUPS
 from rank.projection import Projection
+from rank.reasons import FAMILIES
 
 EARLIER = AS_OF - timedelta(days=30)
 BEHAVIOURS = ("view", "click", "cart", "purchase")
@@ -36,9 +38,27 @@ def snapshot_of(material: Material, as_of: datetime) -> dict[str, pl.DataFrame]:
         "profiles": profiles.with_columns(user_id=known),
         "candidates": pairs.drop("user", "item").with_columns(**ids),
         "features": state.describe(pairs),
+        "evidence": evidence_of(state, pairs),
         "drawn": pl.DataFrame({"drawn": state.drawn(pairs)}),
         "projection": pl.DataFrame(projection.components),
     }
+
+
+def evidence_of(state: State, pairs: pl.DataFrame) -> pl.DataFrame:
+    """What every family would show for the candidates, by id."""
+    evidence, inputs = evidence_at(state), state.inputs
+    row = np.searchsorted(state.users, pairs["user"])
+    profiles = state.snapshot.profiles(state.users)[row]
+    shown = []
+    for family in FAMILIES:
+        found = evidence(family, pairs, profiles)
+        author = inputs.reviews["user"].gather(found["review"])
+        ids = {
+            "item": inputs.items["item_id"].gather(found["item"]),
+            "author": inputs.users["user_id"].gather(author),
+        }
+        shown.append(found.drop("item", "review").with_columns(family=pl.lit(family), **ids))
+    return pl.concat(shown)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +152,7 @@ def test_a_row_one_microsecond_earlier_does_change_something(
     now = snapshot_of(make_material(moved, static_encoder), AS_OF)
     assert not now["features"].equals(before[AS_OF]["features"])
     assert not now["profiles"].equals(before[AS_OF]["profiles"])
+    assert not now["evidence"].equals(before[AS_OF]["evidence"])
 
 
 def test_every_feature_group_is_under_the_test(
