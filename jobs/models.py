@@ -32,6 +32,7 @@ def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
     projection = trained.projection
     np.savez(building / "projection.npz", mean=projection.mean, components=projection.components)
     trained.metrics.write_parquet(building / "metrics.parquet")
+    trained.calibration.write_parquet(building / "calibration.parquet")
     trained.misses.write_parquet(building / "misses.parquet")
     described = {
         "as_of": trained.as_of.isoformat(),
@@ -65,6 +66,7 @@ def load(folder: Path) -> Trained:
             models=tuple(Model.load(folder, behaviour) for behaviour in described["behaviours"]),
             projection=projection,
             metrics=pl.read_parquet(folder / "metrics.parquet"),
+            calibration=pl.read_parquet(folder / "calibration.parquet"),
             misses=pl.read_parquet(folder / "misses.parquet"),
         )
     except (OSError, ValueError, KeyError) as error:

@@ -155,6 +155,7 @@ def score(night: Night, prepared: Prepared, trained: Trained) -> Outcome:
             inputs=prepared.material.inputs,
             tables={
                 "metrics": trained.metrics,
+                "calibration": trained.calibration,
                 "candidate_misses": trained.misses,
                 "quarantine": prepared.material.inputs.quarantine,
                 "sources": prepared.material.inputs.report,

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.config import Config
-from jobs.evaluation import candidate_misses, popularity_baseline, window_metrics
+from jobs.evaluation import candidate_misses, evaluate_window, popularity_baseline
 from jobs.scoring import score_shard
 from jobs.state import Material, State
 from rank.calibrate import Calibration, CannotCalibrate
@@ -36,6 +36,7 @@ class Trained:
         models: one for each predicted behaviour, in the order of the configuration.
         projection: what compresses vectors for them.
         metrics: behaviour, model, segment, metric, value; see docs/tables.md.
+        calibration: predicted against observed by behaviour, model, segment and bin; likewise.
         misses: what the generators made of all that happened in the test window; likewise.
     """
 
@@ -43,6 +44,7 @@ class Trained:
     models: tuple[Model, ...]
     projection: Projection
     metrics: pl.DataFrame
+    calibration: pl.DataFrame
     misses: pl.DataFrame
 
     @property
@@ -99,11 +101,18 @@ def _train(
     tested = state(windows.test)
     outcomes = _outcomes(tested, calibrated)
     misses = candidate_misses(tested)
-    metrics = [
-        window_metrics(tested, model, baselines[model.behaviour], outcomes[model.behaviour], misses)
-        for model in calibrated
+    evaluations = [
+        evaluate_window(tested, m, baselines[m.behaviour], outcomes[m.behaviour], misses)
+        for m in calibrated
     ]
-    return Trained(as_of, tuple(calibrated), projection, pl.concat(metrics), misses)
+    return Trained(
+        as_of=as_of,
+        models=tuple(calibrated),
+        projection=projection,
+        metrics=pl.concat(evaluation.metrics for evaluation in evaluations),
+        calibration=pl.concat(evaluation.calibration for evaluation in evaluations),
+        misses=misses,
+    )
 
 
 def examples_of(state: State) -> dict[str, Example]:
