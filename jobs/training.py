@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jobs.config import Config
 from jobs.evaluation import candidate_misses, evaluate_window, popularity_baseline
+from jobs.implied import order_metrics
 from jobs.scoring import score_shard
 from jobs.state import Material, State
 from rank.calibrate import Calibration, CannotCalibrate
@@ -105,11 +106,14 @@ def _train(
         evaluate_window(tested, m, baselines[m.behaviour], outcomes[m.behaviour], misses)
         for m in calibrated
     ]
+    ordered = order_metrics(config, outcomes)
+    for row in ordered.filter(pl.col("metric") == "order_violations").iter_rows(named=True):
+        on_progress("{behaviour} {segment}: {value:.2%} of the pairs violate it".format(**row))
     return Trained(
         as_of=as_of,
         models=tuple(calibrated),
         projection=projection,
-        metrics=pl.concat(evaluation.metrics for evaluation in evaluations),
+        metrics=pl.concat([*(evaluation.metrics for evaluation in evaluations), ordered]),
         calibration=pl.concat(evaluation.calibration for evaluation in evaluations),
         misses=misses,
     )
