@@ -156,6 +156,7 @@ def score(night: Night, prepared: Prepared, trained: Trained) -> Outcome:
             tables={
                 "metrics": trained.metrics,
                 "calibration": trained.calibration,
+                "importance": trained.importance,
                 "candidate_misses": trained.misses,
                 "quarantine": prepared.material.inputs.quarantine,
                 "sources": prepared.material.inputs.report,

@@ -38,6 +38,7 @@ class Trained:
         projection: what compresses vectors for them.
         metrics: behaviour, model, segment, metric, value; see docs/tables.md.
         calibration: predicted against observed by behaviour, model, segment and bin; likewise.
+        importance: what the trees split on; likewise.
         misses: what the generators made of all that happened in the test window; likewise.
     """
 
@@ -46,6 +47,7 @@ class Trained:
     projection: Projection
     metrics: pl.DataFrame
     calibration: pl.DataFrame
+    importance: pl.DataFrame
     misses: pl.DataFrame
 
     @property
@@ -106,6 +108,7 @@ def _train(
         evaluate_window(tested, m, baselines[m.behaviour], outcomes[m.behaviour], misses)
         for m in calibrated
     ]
+    groups = tested.feature_groups()
     ordered = order_metrics(config, outcomes)
     for row in ordered.filter(pl.col("metric") == "order_violations").iter_rows(named=True):
         on_progress("{behaviour} {segment}: {value:.2%} of the pairs violate it".format(**row))
@@ -115,6 +118,7 @@ def _train(
         projection=projection,
         metrics=pl.concat([*(evaluation.metrics for evaluation in evaluations), ordered]),
         calibration=pl.concat(evaluation.calibration for evaluation in evaluations),
+        importance=pl.concat(model.importance(groups) for model in calibrated),
         misses=misses,
     )
 
