@@ -13,6 +13,7 @@ from jobs import campaigns, models, publish
 from jobs.config import Config
 from jobs.console import log, progress
 from jobs.ingest import read_inputs
+from jobs.report import write_report
 from jobs.scoring import predictions, score_shard
 from jobs.stages import Stages
 from jobs.state import Material, State
@@ -133,7 +134,9 @@ def train(night: Night, prepared: Prepared) -> Trained:
         trained = train_models(
             prepared.material, night.as_of, on_progress=lambda step: log.info("train", step=step)
         )
-        models.save(trained, night.home, trained_for=prepared.made_for)
+        folder = models.save(trained, night.home, trained_for=prepared.made_for)
+        page = write_report(trained, folder)
+    log.info("report", page=str(page))
     log.info("models", version=trained.version, trained_as_of=f"{trained.as_of:%Y-%m-%d %H:%M}")
     return trained
 
