@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import altair as alt
 
 WIDTH, HEIGHT = 330, 250
-# Two of the palette of Okabe and Ito, which colour-blind people tell apart.
-COLOURS = ("#0072B2", "#D55E00")
+# The palette of Okabe and Ito, which colour-blind people tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 
 def reliability_plot(bins: pl.DataFrame) -> str:
