@@ -132,7 +132,7 @@ def overall(metrics: pl.DataFrame) -> pl.DataFrame:
 
 
 def by_segment(metrics: pl.DataFrame) -> pl.DataFrame:
-    """segment (with pairs), model, and a column for each of `BY_SEGMENT`."""
+    """A line for each segment with pairs and model, a column for each of `BY_SEGMENT`."""
     wide = metrics.filter(pl.col("metric").is_in(BY_SEGMENT)).pivot(
         "metric", index=["segment", "model"], values="value", maintain_order=True
     )
