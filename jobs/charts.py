@@ -61,7 +61,7 @@ def level_plot(levels: pl.DataFrame) -> str:
     """
     import altair as alt
 
-    shown = levels.filter(pl.col("value") > 0)
+    shown = levels.filter(pl.col("value").is_finite(), pl.col("value") > 0)
     scale = alt.Scale(type="log", nice=False, padding=12)
     x = alt.X("value:Q", scale=scale, title="predicted / observed")
     y = alt.Y("segment:N", sort=_listed(levels, "segment"), title=None)

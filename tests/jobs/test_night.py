@@ -312,9 +312,7 @@ def test_the_bins_sum_to_the_metrics_of_their_segment(done) -> None:
 
 def test_segments_by_generator_and_the_listed_pairs_are_counted_by_the_candidates(done) -> None:
     night, outcome = done
-    state = State(
-        outcome.prepared.material, AS_OF - timedelta(days=14), outcome.trained.projection
-    )
+    state = State(outcome.prepared.material, AS_OF - timedelta(days=14), outcome.trained.projection)
     pairs = state.candidates(state.users)
     per_user = pairs.group_by("user").len().get_column("len")
     expected = {"top_10": per_user.clip(upper_bound=10).sum()} | {
