@@ -49,8 +49,10 @@ def train(config: ConfigFile, as_of: AsOf = None, root: Root = Path(), home: Hom
 
     night = _night(config, as_of, root, home)
     trained = nightly.train(night, nightly.prepare(night))
+    folder = night.home / "models" / trained.version
     summary.show_metrics(trained.metrics)
-    summary.show_line("model", trained.version, "kept in", night.home / "models" / trained.version)
+    summary.show_line("model", trained.version, "kept in", folder)
+    summary.show_line("report", folder / "report.html")
 
 
 @app.command()

@@ -161,6 +161,20 @@ class EventsConfig(Section):
     weights: dict[str, Above0] = _key(
         {}, "Every behaviour the events may hold, with its weight in a profile."
     )
+    implies: dict[str, str] = _key(
+        {}, 'What comes with a behaviour, as in `{ buy = "view" }`: P(buy) <= P(view) is checked.'
+    )
+
+    def implied_by(self, behaviour: str) -> list[str]:
+        """What comes with a behaviour, the nearest first.
+
+        >>> EventsConfig(implies={"buy": "cart", "cart": "view"}).implied_by("buy")
+        ['cart', 'view']
+        """
+        found: list[str] = []
+        while (behaviour := self.implies.get(behaviour, "")) and behaviour not in found:
+            found.append(behaviour)
+        return found
 
 
 class EncoderConfig(Section):

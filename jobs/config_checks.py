@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 def contradictions(config: Config) -> Iterator[str]:
     """A sentence for everything that does not fit together, naming key and value."""
     yield from _source_problems(config)
+    yield from _implied_problems(config)
     yield from _predict_problems(config)
     yield from _campaign_problems(config)
 
@@ -27,6 +28,17 @@ def _source_problems(config: Config) -> Iterator[str]:
             "events.weights is missing: sources.events is given, so name every behaviour it may "
             "hold with its weight, such as weights = { view = 1.0, buy = 5.0 }"
         )
+
+
+def _implied_problems(config: Config) -> Iterator[str]:
+    events = config.events
+    known = ", ".join(events.weights) or "none is given"
+    for behaviour, implied in events.implies.items():
+        for name in (behaviour, implied):
+            if name not in events.weights:
+                yield f"events.implies: {name!r} is not one of events.weights ({known})"
+        if behaviour in events.implied_by(behaviour):
+            yield f"events.implies: {behaviour!r} implies itself, through {implied!r}"
 
 
 def _predict_problems(config: Config) -> Iterator[str]:

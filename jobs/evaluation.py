@@ -1,6 +1,6 @@
 """How trained models did on the test window: metrics by segment, and what was missed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +9,23 @@ import polars as pl
 from index.misses import ALL, account
 from jobs.state import State
 from rank.calibrate import Calibration, Floats
-from rank.metrics import Labels, best_f1_threshold, placed, probability_metrics, ranking_metrics
+from rank.metrics import (
+    Labels,
+    best_f1_threshold,
+    placed,
+    positions,
+    probability_metrics,
+    ranking_metrics,
+)
 from rank.model import Model
+from rank.reliability import reliability
 
 # The head of the items holds this share of the events, by Pareto's rule; the rest is long tail.
 HEAD_SHARE = 0.8
 # Recall is reported for caps of candidates per user of these lengths.
 CAPS = (10, 20, 50, 100, 200, 500, 1000)
+# What is shown of a list; choosing the best pairs chooses those that are overestimated too.
+LISTED = 10
 
 # model, segment, metric, value
 Row = tuple[str, str, str, float]
@@ -78,54 +88,123 @@ def _told(state: State, targets: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def window_metrics(
+@dataclass(frozen=True)
+class Evaluation:
+    """One behaviour in a window, beside the popularity baseline; see docs/tables.md.
+
+    Attributes:
+        metrics: behaviour, model, segment, metric, value.
+        calibration: behaviour, model, segment, and the columns of
+            `rank.reliability.reliability`.
+    """
+
+    metrics: pl.DataFrame
+    calibration: pl.DataFrame
+
+
+def evaluate_window(
     state: State, model: Model, baseline: Baseline, outcome: pl.DataFrame, misses: pl.DataFrame
-) -> pl.DataFrame:
-    """The metrics of one behaviour in a window, beside the popularity baseline.
+) -> Evaluation:
+    """Hold probabilities and lists against what happened, segment by segment.
 
     Args:
         state: the window.
         model: calibrated on an earlier one.
         baseline: likewise.
-        outcome: every candidate, scored, with `happened` and `popularity`.
+        outcome: every candidate, scored, with `happened`.
         misses: `candidate_misses` of the window.
-
-    Returns:
-        behaviour, model, segment, metric, value; see docs/tables.md.
     """
-    happened = outcome.get_column("happened").to_numpy()
+    behaviour = pl.lit(model.behaviour).alias("behaviour")
+    mine = misses.filter(pl.col("behaviour") == model.behaviour)
+    rows: list[Row] = []
+    bins = []
+    for view in _views(state, model, baseline, outcome):
+        rows += [(view.model, view.segment, metric, value) for metric, value in _metrics(view)]
+        named = (pl.lit(view.model).alias("model"), pl.lit(view.segment).alias("segment"))
+        found = reliability(view.happened, view.probability)
+        bins.append(found.select(behaviour, *named, pl.all()))
+    rows += _recall(mine, per_user=state.material.config.candidates.per_user)
+    metrics = pl.DataFrame(rows, ["model", "segment", "metric", "value"], orient="row")
+    return Evaluation(metrics.select(behaviour, pl.all()), pl.concat(bins))
+
+
+@dataclass(frozen=True)
+class _View:
+    """What one model said of one segment.
+
+    Attributes:
+        model: `nightrank` or `popularity`.
+        segment: see docs/tables.md.
+        happened: (n,) outcomes of the segment's pairs, the least probable first.
+        probability: (n,) aligned.
+        threshold: "yes" from here on.
+        places: the segment's targets, as of `rank.metrics.placed` among all candidates.
+    """
+
+    model: str
+    segment: str
+    happened: Labels
+    probability: Floats
+    threshold: float
+    places: pl.DataFrame
+
+
+def _views(
+    state: State, model: Model, baseline: Baseline, outcome: pl.DataFrame
+) -> Iterator[_View]:
     targets = state.material.targets(model.behaviour, state.as_of)
+    common = segments(state.inputs.events, outcome, targets)
+    common |= proposals(outcome, state.material.config.candidates.budgets, targets)
+    happened = outcome.get_column("happened").to_numpy()
     popular = _log_popularity(outcome)
     probability, order = (outcome.get_column(n).to_numpy() for n in ("probability", "order"))
     contestants = {
         "nightrank": (probability, model.threshold, order),
         "popularity": (baseline.calibration(popular), baseline.threshold, popular),
     }
-    parts = segments(state.inputs.events, outcome, targets)
-    rows: list[Row] = []
     for name, (probability, threshold, order) in contestants.items():
         places = placed(targets, outcome, order)
+        listed = positions(outcome, order) <= LISTED
+        parts = common | {f"top_{LISTED}": (listed, _none(targets))}
+        # Sorted once: what sorts a part of it again, as the area under a curve does, is then fast.
+        ascending = np.argsort(probability, kind="stable")
+        followed, sure = happened[ascending], probability[ascending]
         for segment, (pairs, wanted) in parts.items():
-            values = _metrics(
-                happened[pairs], probability[pairs], threshold, places.filter(pl.Series(wanted))
-            )
-            rows += [(name, segment, metric, value) for metric, value in values.items()]
-    mine = misses.filter(pl.col("behaviour") == model.behaviour)
-    rows += _recall(mine, per_user=state.material.config.candidates.per_user)
-    frame = pl.DataFrame(rows, ["model", "segment", "metric", "value"], orient="row")
-    return frame.select(pl.lit(model.behaviour).alias("behaviour"), pl.all())
+            kept = pairs[ascending]
+            reached = places.filter(pl.Series(wanted))
+            yield _View(name, segment, followed[kept], sure[kept], threshold, reached)
 
 
-def _metrics(
-    happened: Labels, probability: Floats, threshold: float, places: pl.DataFrame
-) -> dict[str, float]:
+def _metrics(view: _View) -> Iterable[tuple[str, float]]:
     """Of probabilities where there are pairs, of lists where there are targets."""
     values: dict[str, float] = {}
-    if len(happened):
-        values |= probability_metrics(happened, probability, threshold=threshold)
-    if len(places):
-        values |= ranking_metrics(places)
-    return values
+    if len(view.happened):
+        values |= probability_metrics(view.happened, view.probability, threshold=view.threshold)
+    if len(view.places):
+        values |= ranking_metrics(view.places)
+    return values.items()
+
+
+def proposals(outcome: pl.DataFrame, generators: Iterable[str], targets: pl.DataFrame) -> Segments:
+    """The candidates that each generator proposed, alone or with others; none of the targets.
+
+    Args:
+        outcome: (n,) `proposed_by`, as of `jobs.scoring.proposed_by`.
+        generators: their names, in the order of the bits.
+        targets: (m,) of which recall by generator knows more.
+
+    Returns:
+        By `generator:<name>`, (n,) and (m,) flags.
+    """
+    bits = outcome.get_column("proposed_by").to_numpy()
+    return {
+        f"generator:{name}": ((bits >> np.uint32(place) & 1).astype(bool), _none(targets))
+        for place, name in enumerate(generators)
+    }
+
+
+def _none(targets: pl.DataFrame) -> Labels:
+    return np.zeros(len(targets), dtype=bool)
 
 
 def segments(events: pl.DataFrame, pairs: pl.DataFrame, targets: pl.DataFrame) -> Segments:

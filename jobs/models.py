@@ -14,6 +14,9 @@ from jobs.training import Trained
 from rank.model import DamagedModel, Model
 from rank.projection import Projection
 
+# What is kept of a training beside its models.
+TABLES = ("metrics", "calibration", "importance", "misses", "contest")
+
 
 def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
     """Write all of `trained` into `home/models/<version>`, by one rename.
@@ -32,9 +35,9 @@ def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
         model.save(building)
     projection = trained.projection
     np.savez(building / "projection.npz", mean=projection.mean, components=projection.components)
-    trained.metrics.write_parquet(building / "metrics.parquet")
-    trained.misses.write_parquet(building / "misses.parquet")
-    trained.contest.write_parquet(building / "contest.parquet")
+    for table in TABLES:
+        frame: pl.DataFrame = getattr(trained, table)
+        frame.write_parquet(building / f"{table}.parquet")
     described = {
         "as_of": trained.as_of.isoformat(),
         "behaviours": [model.behaviour for model in trained.models],
@@ -66,9 +69,7 @@ def load(folder: Path) -> Trained:
             as_of=datetime.fromisoformat(described["as_of"]),
             models=tuple(Model.load(folder, behaviour) for behaviour in described["behaviours"]),
             projection=projection,
-            metrics=pl.read_parquet(folder / "metrics.parquet"),
-            misses=pl.read_parquet(folder / "misses.parquet"),
-            contest=pl.read_parquet(folder / "contest.parquet"),
+            **{table: pl.read_parquet(folder / f"{table}.parquet") for table in TABLES},
         )
     except (OSError, ValueError, KeyError) as error:
         raise DamagedModel(f"{folder} holds no complete model: {error}") from error

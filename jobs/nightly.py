@@ -14,6 +14,7 @@ from jobs.config import Config
 from jobs.console import log, progress
 from jobs.ingest import read_inputs
 from jobs.reasons import Reasons
+from jobs.report import write_report
 from jobs.scoring import predictions, score_pairs
 from jobs.stages import Stages
 from jobs.state import Material, State
@@ -137,11 +138,13 @@ def train(night: Night, prepared: Prepared) -> Trained:
             champion=models.champion(night.home, night.as_of, trained_for=prepared.made_for),
             on_progress=lambda step: log.info("train", step=step),
         )
-        models.save(trained, night.home, trained_for=prepared.made_for)
+        folder = models.save(trained, night.home, trained_for=prepared.made_for)
+        page = write_report(trained, folder)
     for row in trained.contest.iter_rows(named=True):
         log.info("contest", **row)
     if trained.contest["worse"].any():
         log.warning("the new trees are worse: the champion's are kept, calibrated anew")
+    log.info("report", page=str(page))
     log.info("models", version=trained.version, trained_as_of=f"{trained.as_of:%Y-%m-%d %H:%M}")
     return trained
 
@@ -164,6 +167,8 @@ def score(night: Night, prepared: Prepared, trained: Trained) -> Outcome:
             inputs=prepared.material.inputs,
             tables={
                 "metrics": trained.metrics,
+                "calibration": trained.calibration,
+                "importance": trained.importance,
                 "candidate_misses": trained.misses,
                 "contest": trained.contest,
                 "quarantine": prepared.material.inputs.quarantine,

@@ -251,6 +251,12 @@ class State:
         users = pairs.get_column("user").unique().sort().to_numpy()
         return self.features(pairs, self.snapshot.profiles(users))
 
+    def feature_groups(self) -> dict[str, str]:
+        """The group of each feature."""
+        pairs = self.candidates(self.users[:1])
+        users = pairs.get_column("user").unique().to_numpy()
+        return self.features.groups(pairs, self.snapshot.profiles(users))
+
     def drawn(self, pairs: pl.DataFrame) -> NDArray[np.bool_]:
         """(n,) whether a pair is in the sample of all that is learnt from."""
         options = self.material.config.training

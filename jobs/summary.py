@@ -65,7 +65,9 @@ def show_metrics(metrics: pl.DataFrame) -> None:
             f"Test window: {behaviour}",
             order.join(wide, on="metric", how="inner", maintain_order="left"),
         )
-        generators = mine.filter(pl.col("segment").str.starts_with("generator:"))
+        generators = mine.filter(
+            pl.col("segment").str.starts_with("generator:"), pl.col("metric") == "candidate_recall"
+        )
         show_frame(
             f"Candidate recall by generator: {behaviour}",
             generators.select(

@@ -10,7 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.config import Config
-from jobs.evaluation import candidate_misses, popularity_baseline, window_metrics
+from jobs.evaluation import candidate_misses, evaluate_window, popularity_baseline
+from jobs.implied import order_metrics
 from jobs.scoring import score_shard
 from jobs.state import Material, State
 from rank.bootstrap import loss_difference
@@ -45,6 +46,8 @@ class Trained:
         models: one for each predicted behaviour, in the order of the configuration.
         projection: what compresses vectors for them.
         metrics: behaviour, model, segment, metric, value; see docs/tables.md.
+        calibration: predicted against observed by behaviour, model, segment and bin; likewise.
+        importance: what the trees split on; likewise.
         misses: what the generators made of all that happened in the test window; likewise.
         contest: how newly grown trees did in the test window against older ones; likewise.
     """
@@ -53,6 +56,8 @@ class Trained:
     models: tuple[Model, ...]
     projection: Projection
     metrics: pl.DataFrame
+    calibration: pl.DataFrame
+    importance: pl.DataFrame
     misses: pl.DataFrame
     contest: pl.DataFrame
 
@@ -131,12 +136,24 @@ def _train(
     kept = slice(len(grown), None) if contest["worse"].any() else slice(len(grown))
     chosen = list(zip(calibrated[kept], outcomes[kept], strict=True))
     misses = candidate_misses(tested)
-    metrics = [
-        window_metrics(tested, model, baseline, outcome, misses)
+    evaluations = [
+        evaluate_window(tested, model, baseline, outcome, misses)
         for (model, outcome), baseline in zip(chosen, baselines, strict=True)
     ]
-    latest = tuple(_calibrate(model, outcome) for model, outcome in chosen)
-    return Trained(as_of, latest, projection, pl.concat(metrics), misses, contest)
+    groups = tested.feature_groups()
+    ordered = order_metrics(config, {model.behaviour: outcome for model, outcome in chosen})
+    for row in ordered.filter(pl.col("metric") == "order_violations").iter_rows(named=True):
+        on_progress("{behaviour} {segment}: {value:.2%} of the pairs violate it".format(**row))
+    return Trained(
+        as_of=as_of,
+        models=tuple(_calibrate(model, outcome) for model, outcome in chosen),
+        projection=projection,
+        metrics=pl.concat([*(evaluation.metrics for evaluation in evaluations), ordered]),
+        calibration=pl.concat(evaluation.calibration for evaluation in evaluations),
+        importance=pl.concat(model.importance(groups) for model, _ in chosen),
+        misses=misses,
+        contest=contest,
+    )
 
 
 def _contest(

@@ -29,7 +29,7 @@ def probability_metrics(
         size), predicted_over_observed, accuracy, f1. A figure that is not defined (no positive,
         or only positives) is NaN.
     """
-    from sklearn.metrics import f1_score, roc_auc_score
+    from sklearn.metrics import roc_auc_score
 
     n, positives = len(happened), int(happened.sum())
     base_rate = positives / n if n else np.nan
@@ -48,8 +48,18 @@ def probability_metrics(
         "calibration_error": calibration_error(happened, probability),
         "predicted_over_observed": float(probability.sum() / positives) if positives else np.nan,
         "accuracy": float(np.mean(chosen == happened)),
-        "f1": float(f1_score(happened, chosen, zero_division=0.0)),
+        "f1": f1(happened, chosen),
     }
+
+
+def f1(happened: Labels, chosen: Labels) -> float:
+    """Harmonic mean of precision and recall; 0 where neither anything happened nor was chosen.
+
+    >>> f1(np.array([True, False, False]), np.array([True, True, True]))
+    0.5
+    """
+    both = np.count_nonzero(happened) + np.count_nonzero(chosen)
+    return float(2 * np.count_nonzero(happened & chosen) / both) if both else 0.0
 
 
 def log_loss(happened: Labels, probability: Floats) -> float:

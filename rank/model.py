@@ -1,6 +1,7 @@
 """The model of one behaviour: what orders a user's candidates, and how likely each is."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -49,6 +50,32 @@ class Model:
     def calibrated(self, calibration: Calibration, threshold: float) -> "Model":
         """The same model with its calibration."""
         return replace(self, calibration=calibration, threshold=threshold)
+
+    def importance(self, groups: Mapping[str, str]) -> pl.DataFrame:
+        """What the trees split on.
+
+        Args:
+            groups: the group of each feature.
+
+        Returns:
+            behaviour, part (`classifier` or `ranker`), group, feature, gain (share of all that
+            the part's splits gained; NaN where it has none).
+        """
+        frames = []
+        for part in PARTS:
+            trees: Trees = getattr(self, part)
+            frames.append(
+                pl.DataFrame(
+                    {
+                        "behaviour": self.behaviour,
+                        "part": part,
+                        "group": [groups[name] for name in trees.features],
+                        "feature": trees.features,
+                        "gain": pl.Series(trees.gains),
+                    }
+                ).with_columns(pl.col("gain") / pl.col("gain").sum())
+            )
+        return pl.concat(frames)
 
     def save(self, folder: Path) -> None:
         """Write `<behaviour>.<part>.txt` (trees) and `<behaviour>.json` (the rest, checksums)."""

@@ -96,6 +96,14 @@ class Trees:
         return np.asarray(raw, dtype=np.float64)
 
     @property
+    def gains(self) -> Floats:
+        """(f,) how much the splits on each feature lowered the loss while growing."""
+        import lightgbm
+
+        booster = lightgbm.Booster(model_str=self.text)
+        return np.asarray(booster.feature_importance("gain"), dtype=np.float64)
+
+    @property
     def rounds(self) -> int:
         """Number of trees."""
         return self.text.count("\nTree=")

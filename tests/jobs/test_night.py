@@ -275,6 +275,86 @@ def test_segments_share_out_the_pairs_and_the_positives(done) -> None:
     assert missing.item() == 2 * 2
 
 
+def test_the_bins_sum_to_the_metrics_of_their_segment(done) -> None:
+    night, _ = done
+    differing = read(
+        night,
+        """
+        with sums as (
+            select behaviour, model, segment, bins,
+                   unnest(['pairs', 'positives', 'predicted_over_observed']) as metric,
+                   unnest([sum(pairs), sum(positives),
+                           sum(predicted * pairs) / sum(positives)]) as value
+            from calibration group by behaviour, model, segment, bins
+            union all
+            select behaviour, model, segment, bins, 'calibration_error',
+                   sum(abs(predicted - observed) * pairs) / sum(pairs)
+            from calibration where bins = 'pairs' group by behaviour, model, segment, bins
+        )
+        select metric, count(*) as compared,
+               count(*) filter (s.value is null or m.value is null
+                                or abs(s.value - m.value) > 1e-9 * abs(m.value)) as differing
+        from metrics m full join sums s using (behaviour, model, segment, metric)
+        where metric in ('pairs', 'positives', 'predicted_over_observed', 'calibration_error')
+          and segment not like 'implies:%' and not isnan(m.value)
+        group by metric
+        """,
+    )
+    assert len(differing) == 4
+    assert differing["compared"].min() > 2 * 2 * 2 * 10
+    assert differing["differing"].sum() == 0
+    generators = [f"generator:{name}" for name in night.config.candidates.budgets]
+    found = set(read(night, "select distinct segment from calibration")["segment"])
+    assert {"all", "user:warm", "item:warm", "top_10", *generators} <= found
+    bounds = read(night, "select bool_and(low <= observed and observed <= high) from calibration")
+    assert bounds.item()
+
+
+def test_segments_by_generator_and_the_listed_pairs_are_counted_by_the_candidates(done) -> None:
+    night, outcome = done
+    state = State(outcome.prepared.material, AS_OF - timedelta(days=14), outcome.trained.projection)
+    pairs = state.candidates(state.users)
+    per_user = pairs.group_by("user").len().get_column("len")
+    expected = {"top_10": per_user.clip(upper_bound=10).sum()} | {
+        f"generator:{name}": pairs[f"rank_{name}"].count()
+        for name in night.config.candidates.budgets
+    }
+    counted = outcome.trained.metrics.filter(behaviour="click", metric="pairs")
+    for model in ("nightrank", "popularity"):
+        reported = dict(counted.filter(model=model).select("segment", "value").rows())
+        assert {name: reported.get(name, 0) for name in expected} == expected
+
+
+def test_the_order_of_behaviours_is_reported(done) -> None:
+    night, _ = done
+    values = dict(
+        read(night, "select metric, value from metrics where segment = 'implies:click'").rows()
+    )
+    both = "select value from metrics where metric = 'pairs' and segment = 'all'"
+    assert 0 < values["pairs"] <= min(read(night, both)["value"])
+    assert 0 <= values["order_violations"] < 0.5
+    assert values["order_observed"] > 0.9  # in this shop, who buys has clicked just before
+
+
+def test_gains_of_the_importance_share_out_each_part(done) -> None:
+    night, outcome = done
+    shares = read(
+        night,
+        "select behaviour, part, sum(gain) as every, count(*) as features from importance"
+        " group by behaviour, part",
+    )
+    assert len(shares) == 2 * 2
+    np.testing.assert_allclose(shares["every"], 1.0)
+    assert set(shares["features"]) == {len(outcome.trained.models[0].classifier.features)}
+
+
+def test_the_report_lies_beside_the_models(done) -> None:
+    night, outcome = done
+    page = (night.home / "models" / outcome.trained.version / "report.html").read_text("utf-8")
+    for behaviour in ("click", "purchase"):
+        assert f"<h2>{behaviour} within 14 days</h2>" in page
+
+
 def test_the_saved_indexes_answer_with_rows_of_their_id_files(done) -> None:
     night, outcome = done
     folder = night.home / "runs" / outcome.run.run_id / "index"

@@ -33,6 +33,7 @@ model = "packaged/wordllama"
 
 [events]
 weights = { view = 0.2, click = 0.5, cart = 2.0, purchase = 4.0 }
+implies = { purchase = "cart", cart = "click" }
 
 [candidates]
 nearest = 15

@@ -1,0 +1,114 @@
+"""Static plots of a training, as SVG: what its page shows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    import altair as alt
+
+WIDTH, HEIGHT = 330, 250
+# The palette of Okabe and Ito, which colour-blind people tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+
+def reliability_plot(bins: pl.DataFrame) -> str:
+    """Predicted against observed share with its interval, both by logarithms.
+
+    Args:
+        bins: model, predicted, observed, low, high; those where nothing happened have no place
+            on a logarithmic scale.
+    """
+    import altair as alt
+
+    shown = bins.filter(pl.col("observed") > 0, pl.col("predicted") > 0)
+    ends = [*shown.get_column("predicted"), *shown.get_column("observed")] or [0.001, 1.0]
+    equal = pl.DataFrame({"predicted": [min(ends), max(ends)]})
+    scale = alt.Scale(type="log")
+    x = alt.X("predicted:Q", scale=scale, title="mean probability")
+    line = alt.Chart(equal).mark_line(color="grey", strokeDash=[4, 3])
+    # predicted = observed: the same column on both axes
+    diagonal = line.encode(x=x, y=alt.Y("predicted:Q", scale=scale, title="share that happened"))
+    base = alt.Chart(shown).encode(x=x, color=_by("model", bins))
+    points = base.mark_line(point=True).encode(y=alt.Y("observed:Q", scale=scale))
+    whiskers = base.mark_rule().encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    return _svg(alt.layer(diagonal, whiskers, points))
+
+
+def gains_plot(curve: pl.DataFrame) -> str:
+    """Which share of what happened lies in the most probable pairs.
+
+    Args:
+        curve: model, pairs, positives: shares up to each point.
+    """
+    import altair as alt
+
+    x = alt.X("pairs:Q", scale=alt.Scale(type="log"), title="share of the pairs, likeliest first")
+    y = alt.Y("positives:Q", scale=alt.Scale(domain=[0, 1]), title="share of what happened")
+    chart = alt.Chart(curve).mark_line(point=True)
+    return _svg(chart.encode(x=x, y=y, color=_by("model", curve)))
+
+
+def level_plot(levels: pl.DataFrame) -> str:
+    """Predicted over observed by segment, by logarithms.
+
+    Args:
+        levels: model, segment, value.
+    """
+    import altair as alt
+
+    shown = levels.filter(pl.col("value").is_finite(), pl.col("value") > 0)
+    scale = alt.Scale(type="log", nice=False, padding=12)
+    x = alt.X("value:Q", scale=scale, title="predicted / observed")
+    y = alt.Y("segment:N", sort=_listed(levels, "segment"), title=None)
+    points = alt.Chart(shown).mark_point(filled=True, size=60)
+    one = alt.Chart(pl.DataFrame({"value": [1.0]})).mark_rule(color="grey", strokeDash=[4, 3])
+    layers = one.encode(x=x), points.encode(x=x, y=y, color=_by("model", levels))
+    return _svg(alt.layer(*layers), height=_tall(levels, "segment"))
+
+
+def bars_plot(rows: pl.DataFrame, *, name: str, value: str, colour: str | None = None) -> str:
+    """Bars from left to right, one for each name, or one for each name and colour.
+
+    Args:
+        rows: in the order of reading, with the columns that the others name.
+        name: column of the labels.
+        value: column of the lengths.
+        colour: column that tells bars of the same name apart.
+    """
+    import altair as alt
+
+    x = alt.X(f"{value}:Q", title=value)
+    y = alt.Y(f"{name}:N", sort=_listed(rows, name), title=None)
+    bars = alt.Chart(rows).mark_bar(color=COLOURS[0]).encode(x=x, y=y)
+    height = _tall(rows, name)
+    if colour is None:
+        return _svg(bars, height=height)
+    offset = alt.YOffset(f"{colour}:N", sort=_listed(rows, colour))
+    return _svg(bars.encode(yOffset=offset, color=_by(colour, rows)), height=2 * height)
+
+
+def _by(column: str, rows: pl.DataFrame) -> alt.Color:
+    import altair as alt
+
+    scale = alt.Scale(domain=_listed(rows, column), range=list(COLOURS))
+    return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(orient="top", title=None))
+
+
+def _listed(rows: pl.DataFrame, column: str) -> Sequence[str]:
+    return rows.get_column(column).unique(maintain_order=True).to_list()
+
+
+def _tall(rows: pl.DataFrame, column: str) -> int:
+    return max(60, 16 * rows.get_column(column).n_unique())
+
+
+def _svg(chart: alt.Chart | alt.LayerChart | alt.FacetChart, *, height: int = HEIGHT) -> str:
+    written = io.StringIO()
+    sized = chart.properties(width=WIDTH, height=height)
+    sized.configure_axis(labelLimit=200).save(written, format="svg")
+    return written.getvalue()

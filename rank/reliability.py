@@ -1,0 +1,81 @@
+"""Predicted against observed by bins: where probabilities hold, and where they do not."""
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rank.calibrate import Floats
+from rank.metrics import BINS, Labels
+
+CONFIDENCE = 0.95
+SCHEMA = {
+    "bins": pl.String,
+    "bin": pl.Int32,
+    "pairs": pl.Int64,
+    "positives": pl.Int64,
+    "predicted": pl.Float64,
+    "observed": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+}
+
+Rows = NDArray[np.int64]
+
+
+def reliability(happened: Labels, probability: Floats, *, bins: int = BINS) -> pl.DataFrame:
+    """Two ways of cutting the pairs, least probable first, ties in the order given.
+
+    `pairs` makes bins of equal size, those of `rank.metrics.calibration_error`. Where little
+    happens, the last of them holds most of it; `expected` makes bins of equal sums of
+    probabilities, which look closer there. A pair goes where the middle of its share falls.
+
+    Args:
+        happened: (n,) outcomes.
+        probability: (n,) aligned.
+        bins: how many of each; those that get no pair are left out.
+
+    Returns:
+        `bins` (`pairs` or `expected`), `bin` from 1, `pairs`, `positives`, `predicted` (mean
+        probability), `observed` (share that happened), and from `low` to `high` its interval of
+        95% by `binomial_interval`.
+    """
+    columns = []
+    for name, parts in _cuts(probability, bins).items():
+        for number, part in enumerate(parts, 1):
+            if len(part):
+                predicted = float(probability[part].mean())
+                columns.append((name, number, len(part), int(happened[part].sum()), predicted))
+    frame = pl.DataFrame(columns, dict(list(SCHEMA.items())[:5]), orient="row")
+    pairs, positives = (frame.get_column(n).to_numpy() for n in ("pairs", "positives"))
+    low, high = binomial_interval(positives, pairs)
+    observed = pl.col("positives") / pl.col("pairs")
+    return frame.with_columns(observed=observed, low=pl.Series(low), high=pl.Series(high))
+
+
+def _cuts(probability: Floats, bins: int) -> dict[str, list[Rows]]:
+    order = np.argsort(probability, kind="stable")
+    ascending = probability[order]
+    up_to = np.cumsum(ascending)
+    total = up_to[-1] if len(up_to) else 0.0
+    edges = np.searchsorted(up_to - ascending / 2, total * np.arange(1, bins) / bins)
+    return {"pairs": np.array_split(order, bins), "expected": np.split(order, edges)}
+
+
+def binomial_interval(
+    positives: NDArray[np.int64], pairs: NDArray[np.int64], *, confidence: float = CONFIDENCE
+) -> tuple[Floats, Floats]:
+    """(n,) lower and (n,) upper bounds of the shares that (n,) counts are draws of.
+
+    Clopper and Pearson, Biometrika 1934: holds with at least this confidence, few positives
+    included, for independent pairs. Those of one user are not quite, so the truth is wider.
+
+    >>> low, high = binomial_interval(np.array([0]), np.array([100]))
+    >>> low.round(4).tolist(), high.round(4).tolist()
+    ([0.0], [0.0362])
+    """
+    from scipy.special import betaincinv
+
+    tail, others = (1 - confidence) / 2, pairs - positives
+    low = betaincinv(np.maximum(positives, 1), others + 1, tail)
+    high = betaincinv(positives + 1, np.maximum(others, 1), 1 - tail)
+    return np.where(positives > 0, low, 0.0), np.where(others > 0, high, 1.0)
