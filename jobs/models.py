@@ -12,6 +12,7 @@ from jobs.config import Config
 from jobs.training import Trained
 from rank.model import DamagedModel, Model
 from rank.projection import Projection
+from rank.propensity import Propensity
 
 
 def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
@@ -29,6 +30,8 @@ def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
     building.mkdir(parents=True, exist_ok=True)
     for model in trained.models:
         model.save(building)
+    for propensity in trained.propensities:
+        propensity.save(building)
     projection = trained.projection
     np.savez(building / "projection.npz", mean=projection.mean, components=projection.components)
     trained.metrics.write_parquet(building / "metrics.parquet")
@@ -63,6 +66,7 @@ def load(folder: Path) -> Trained:
         return Trained(
             as_of=datetime.fromisoformat(described["as_of"]),
             models=tuple(Model.load(folder, behaviour) for behaviour in described["behaviours"]),
+            propensities=tuple(Propensity.load(folder, b) for b in described["behaviours"]),
             projection=projection,
             metrics=pl.read_parquet(folder / "metrics.parquet"),
             misses=pl.read_parquet(folder / "misses.parquet"),

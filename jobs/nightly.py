@@ -13,6 +13,7 @@ from jobs import campaigns, models, publish
 from jobs.config import Config
 from jobs.console import log, progress
 from jobs.ingest import read_inputs
+from jobs.propensity import user_table
 from jobs.scoring import predictions, score_shard
 from jobs.stages import Stages
 from jobs.state import Material, State
@@ -147,6 +148,7 @@ def score(night: Night, prepared: Prepared, trained: Trained) -> Outcome:
         save_indexes(state, folder / "index")
     with night.stages("score"):
         rows = write_shards(state, trained, folder / "shards")
+        of_users = user_table(state, trained.propensities, model_version=run.model_version)
     with night.stages("publish"):
         finished = publish.build(
             night.home,
@@ -154,6 +156,7 @@ def score(night: Night, prepared: Prepared, trained: Trained) -> Outcome:
             shards=folder / "shards",
             inputs=prepared.material.inputs,
             tables={
+                "user_propensity": of_users,
                 "metrics": trained.metrics,
                 "candidate_misses": trained.misses,
                 "quarantine": prepared.material.inputs.quarantine,

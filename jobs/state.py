@@ -251,6 +251,11 @@ class State:
         users = pairs.get_column("user").unique().sort().to_numpy()
         return self.features(pairs, self.snapshot.profiles(users))
 
+    def describe_users(self) -> pl.DataFrame:
+        """Features of users alone, aligned to `users`."""
+        columns = self.features.of_users
+        return pl.DataFrame({n: v[self.users].astype(np.float32) for n, v in columns.items()})
+
     def drawn(self, pairs: pl.DataFrame) -> NDArray[np.bool_]:
         """(n,) whether a pair is in the sample of all that is learnt from."""
         options = self.material.config.training

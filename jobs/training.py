@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jobs.config import Config
 from jobs.evaluation import candidate_misses, popularity_baseline, window_metrics
+from jobs.propensity import People, people_of, train_propensities
 from jobs.scoring import score_shard
 from jobs.state import Material, State
 from rank.calibrate import Calibration, CannotCalibrate
@@ -18,6 +19,7 @@ from rank.labels import labels
 from rank.metrics import Labels, best_f1_threshold
 from rank.model import Model
 from rank.projection import Projection
+from rank.propensity import Propensity
 from rank.trees import Example, Hyperparameters, TooFewPositives, grow
 from rank.windows import training_windows
 
@@ -34,6 +36,7 @@ class Trained:
     Attributes:
         as_of: when they were trained; they may score this night and later ones.
         models: one for each predicted behaviour, in the order of the configuration.
+        propensities: likewise, of users whatever the item.
         projection: what compresses vectors for them.
         metrics: behaviour, model, segment, metric, value; see docs/tables.md.
         misses: what the generators made of all that happened in the test window; likewise.
@@ -41,6 +44,7 @@ class Trained:
 
     as_of: datetime
     models: tuple[Model, ...]
+    propensities: tuple[Propensity, ...]
     projection: Projection
     metrics: pl.DataFrame
     misses: pl.DataFrame
@@ -48,7 +52,7 @@ class Trained:
     @property
     def version(self) -> str:
         """Day and content: the same inputs and seed give the same version."""
-        content = hashlib.sha256(repr(self.models).encode())
+        content = hashlib.sha256(repr((self.models, self.propensities)).encode())
         content.update(self.projection.mean.tobytes() + self.projection.components.tobytes())
         return f"{self.as_of:%Y%m%d}-{content.hexdigest()[:8]}"
 
@@ -90,10 +94,14 @@ def _train(
         on_progress(f"window {start:%Y-%m-%d}")
         return State(material, start, projection, without=without)
 
-    examples = [examples_of(state(start)) for start in (*windows.train, windows.stop)]
+    learnt = [_learnt(state(start)) for start in (*windows.train, windows.stop)]
+    examples, people = [shown for shown, _ in learnt], [users for _, users in learnt]
     models = [_grow(config, wanted.behaviour, examples) for wanted in config.predict]
-    del examples
-    outcomes = _outcomes(state(windows.calibrate), models)
+    del learnt, examples
+    calibrated_on = state(windows.calibrate)
+    outcomes = _outcomes(calibrated_on, models)
+    people.append(people_of(calibrated_on))
+    del calibrated_on
     calibrated = [_calibrate(model, outcomes[model.behaviour]) for model in models]
     baselines = {b: popularity_baseline(outcome) for b, outcome in outcomes.items()}
     tested = state(windows.test)
@@ -103,7 +111,18 @@ def _train(
         window_metrics(tested, model, baselines[model.behaviour], outcomes[model.behaviour], misses)
         for model in calibrated
     ]
-    return Trained(as_of, tuple(calibrated), projection, pl.concat(metrics), misses)
+    propensities, of_users = train_propensities(
+        config,
+        [*people, people_of(tested)],
+        parameters=hyperparameters(config),
+        on_progress=on_progress,
+    )
+    metrics.append(of_users)
+    return Trained(as_of, tuple(calibrated), propensities, projection, pl.concat(metrics), misses)
+
+
+def _learnt(state: State) -> tuple[dict[str, Example], People]:
+    return examples_of(state), people_of(state)
 
 
 def examples_of(state: State) -> dict[str, Example]:

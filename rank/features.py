@@ -173,12 +173,13 @@ class Features:
             if name not in self.without:
                 columns |= group(self.known, pairs, profiles)
         users, items = _users(pairs), _items(pairs)
-        columns |= {name: values[users] for name, values in self._of_users.items()}
+        columns |= {name: values[users] for name, values in self.of_users.items()}
         columns |= {name: values[items] for name, values in self._of_items.items()}
         return pl.DataFrame({name: values.astype(np.float32) for name, values in columns.items()})
 
     @cached_property
-    def _of_users(self) -> Columns:
+    def of_users(self) -> Columns:
+        """(n_users,) each: the features of users alone."""
         return self._tables(USER_TABLES, self.known)
 
     @cached_property
