@@ -36,6 +36,7 @@ def snapshot_of(material: Material, as_of: datetime) -> dict[str, pl.DataFrame]:
         "profiles": profiles.with_columns(user_id=known),
         "candidates": pairs.drop("user", "item").with_columns(**ids),
         "features": state.describe(pairs),
+        "user_features": state.describe_users().with_columns(user_id=known),
         "drawn": pl.DataFrame({"drawn": state.drawn(pairs)}),
         "projection": pl.DataFrame(projection.components),
     }

@@ -51,7 +51,7 @@ def fitted(examples: list[Example], **changes: int) -> Propensity:
 
 @pytest.fixture(scope="module")
 def windows() -> list[Example]:
-    return [people(12_000, seed)[0] for seed in range(4)]
+    return [people(30_000, seed)[0] for seed in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,11 @@ def test_the_threshold_is_the_best_on_the_calibration_window(
     best = f1_score(happened, probability >= model.threshold)
     others = [f1_score(happened, probability >= t) for t in np.linspace(0.01, 0.9, 90)]
     assert best >= max(others)
+
+
+def test_trees_are_small_whatever_the_pairs_need(model: Propensity, windows: list[Example]) -> None:
+    assert fitted(windows, num_leaves=63) == model
+    assert fitted(windows, num_leaves=3) != model
 
 
 def test_one_and_two_threads_give_the_same(model: Propensity, windows: list[Example]) -> None:
@@ -117,7 +122,7 @@ def test_without_features_there_is_the_base_rate(windows: list[Example]) -> None
     model = fitted(blank)
     assert model.trees is None
     done = sum(int(e.happened.sum()) for e in windows)
-    assert model.base_rate == (done + 0.5) / (4 * 12_000 + 1)
+    assert model.base_rate == (done + 0.5) / (4 * 30_000 + 1)
 
 
 def test_save_and_load(model: Propensity, tmp_path: Path) -> None:
