@@ -31,10 +31,10 @@ class Baseline:
     threshold: float
 
 
-def popularity_baseline(outcome: pl.DataFrame) -> Baseline:
-    """Popularity alone, calibrated on the same window as the models."""
+def calibrated_baseline(outcome: pl.DataFrame, name: str) -> Baseline:
+    """A baseline's column of the outcome, calibrated on the same window as the models."""
     happened = outcome.get_column("happened").to_numpy()
-    score = _log_popularity(outcome)
+    score = _baseline_score(outcome, name)
     calibration = Calibration.fit(score, happened)
     return Baseline(calibration, best_f1_threshold(happened, calibration(score)))
 
@@ -79,15 +79,19 @@ def _told(state: State, targets: pl.DataFrame) -> pl.DataFrame:
 
 
 def window_metrics(
-    state: State, model: Model, baseline: Baseline, outcome: pl.DataFrame, misses: pl.DataFrame
+    state: State,
+    model: Model,
+    baselines: Mapping[str, Baseline],
+    outcome: pl.DataFrame,
+    misses: pl.DataFrame,
 ) -> pl.DataFrame:
-    """The metrics of one behaviour in a window, beside the popularity baseline.
+    """The metrics of one behaviour in a window, beside the baselines.
 
     Args:
         state: the window.
         model: calibrated on an earlier one.
-        baseline: likewise.
-        outcome: every candidate, scored, with `happened` and `popularity`.
+        baselines: likewise, by name.
+        outcome: every candidate, scored, with `happened` and a column for each baseline.
         misses: `candidate_misses` of the window.
 
     Returns:
@@ -95,12 +99,11 @@ def window_metrics(
     """
     happened = outcome.get_column("happened").to_numpy()
     targets = state.material.targets(model.behaviour, state.as_of)
-    popular = _log_popularity(outcome)
     probability, order = (outcome.get_column(n).to_numpy() for n in ("probability", "order"))
-    contestants = {
-        "nightrank": (probability, model.threshold, order),
-        "popularity": (baseline.calibration(popular), baseline.threshold, popular),
-    }
+    contestants = {"nightrank": (probability, model.threshold, order)}
+    for name, baseline in baselines.items():
+        score = _baseline_score(outcome, name)
+        contestants[name] = (baseline.calibration(score), baseline.threshold, score)
     parts = segments(state.inputs.events, outcome, targets)
     rows: list[Row] = []
     for name, (probability, threshold, order) in contestants.items():
@@ -189,5 +192,7 @@ def _recall(misses: pl.DataFrame, *, per_user: int) -> list[Row]:
     ]
 
 
-def _log_popularity(outcome: pl.DataFrame) -> Floats:
-    return np.asarray(np.log1p(outcome.get_column("popularity").to_numpy()))
+def _baseline_score(outcome: pl.DataFrame, name: str) -> Floats:
+    """(n,) log-odds, or the logarithm of one plus the popularity."""
+    values = outcome.get_column(name).to_numpy()
+    return np.asarray(np.log1p(values) if name == "popularity" else values)

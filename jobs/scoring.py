@@ -1,11 +1,13 @@
 """Scores one shard of users: a pure function of a state, the models and the users."""
 
 from collections.abc import Iterable
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from jobs.baselines import Rivals, rival_scores
 from jobs.state import State, Users
 from rank.calibrate import Floats
 from rank.metrics import positions
@@ -13,15 +15,20 @@ from rank.model import Model
 
 
 def score_shard(
-    state: State, models: Iterable[Model], users: Users, *, threads: int = 0
+    state: State,
+    models: Iterable[Model],
+    users: Users,
+    *,
+    threads: int = 0,
+    rivals: Rivals = MappingProxyType({}),
 ) -> dict[str, pl.DataFrame]:
     """For each behaviour, the scored candidates of the users.
 
     Returns:
         By behaviour, sorted by user, then item: `user`, `item`, `score` (raw log-odds),
         `probability`, `order` (what `position` follows, higher first), `proposed_by` (bit g is set
-        where generator g of the configuration proposed the pair) and `popularity` (decayed count
-        of the item's events).
+        where generator g of the configuration proposed the pair), `popularity` (decayed count
+        of the item's events) and, named as each of the `rivals`, its log-odds.
     """
     pairs = state.candidates(users)
     features = state.describe(pairs)
@@ -38,6 +45,12 @@ def score_shard(
             score=pl.Series(score),
             probability=pl.Series(model.calibration(score)),
             order=pl.Series(model.ranker.score(described_pairs, threads=threads)),
+            **rival_scores(
+                rivals.get(model.behaviour, {}),
+                described_pairs,
+                negative_share=model.negative_share,
+                threads=threads,
+            ),
         )
     return scored
 

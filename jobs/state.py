@@ -251,10 +251,11 @@ class State:
         users = pairs.get_column("user").unique().sort().to_numpy()
         return self.features(pairs, self.snapshot.profiles(users))
 
-    def describe_users(self) -> pl.DataFrame:
-        """Features of users alone, aligned to `users`."""
-        columns = self.features.of_users
-        return pl.DataFrame({n: v[self.users].astype(np.float32) for n, v in columns.items()})
+    def feature_groups(self) -> dict[str, str]:
+        """The group of each feature."""
+        pairs = self.candidates(self.users[:1])
+        users = pairs.get_column("user").unique().to_numpy()
+        return self.features.groups(pairs, self.snapshot.profiles(users))
 
     def drawn(self, pairs: pl.DataFrame) -> NDArray[np.bool_]:
         """(n,) whether a pair is in the sample of all that is learnt from."""
@@ -273,6 +274,10 @@ class State:
             return np.ones(len(pairs), dtype=bool)
         places = tuple(pairs.get_column(name).to_numpy() for name in ("user", "item"))
         return ~contains(self.done[behaviour], *places)
+
+    def describe_users(self) -> pl.DataFrame:
+        """Features of users alone, aligned to `users`."""
+        return self.features.of_users(self.users)
 
     def _excluded(self) -> sp.csr_array:
         """What no predicted behaviour may be proposed for."""

@@ -4,13 +4,15 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from jobs.baselines import Rivals, fit_rivals
 from jobs.config import Config
-from jobs.evaluation import candidate_misses, popularity_baseline, window_metrics
+from jobs.evaluation import calibrated_baseline, candidate_misses, window_metrics
 from jobs.propensity import People, people_of, train_propensities
 from jobs.scoring import score_shard
 from jobs.state import Material, State
@@ -95,17 +97,20 @@ def _train(
         return State(material, start, projection, without=without)
 
     learnt = [_learnt(state(start)) for start in (*windows.train, windows.stop)]
-    examples, people = [shown for shown, _ in learnt], [users for _, users in learnt]
+    examples, people = [window.examples for window in learnt], [w.people for w in learnt]
     models = [_grow(config, wanted.behaviour, examples) for wanted in config.predict]
+    parameters = hyperparameters(config)
+    rivals = fit_rivals(config, examples, learnt[0].groups, parameters=parameters)
     del learnt, examples
     calibrated_on = state(windows.calibrate)
-    outcomes = _outcomes(calibrated_on, models)
+    outcomes = _outcomes(calibrated_on, models, rivals)
     people.append(people_of(calibrated_on))
     del calibrated_on
     calibrated = [_calibrate(model, outcomes[model.behaviour]) for model in models]
-    baselines = {b: popularity_baseline(outcome) for b, outcome in outcomes.items()}
+    names: list[str] = list(config.training.baselines)
+    baselines = {b: {n: calibrated_baseline(o, n) for n in names} for b, o in outcomes.items()}
     tested = state(windows.test)
-    outcomes = _outcomes(tested, calibrated)
+    outcomes = _outcomes(tested, calibrated, rivals)
     misses = candidate_misses(tested)
     metrics = [
         window_metrics(tested, model, baselines[model.behaviour], outcomes[model.behaviour], misses)
@@ -114,15 +119,23 @@ def _train(
     propensities, of_users = train_propensities(
         config,
         [*people, people_of(tested)],
-        parameters=hyperparameters(config),
+        parameters=parameters,
         on_progress=on_progress,
     )
     metrics.append(of_users)
     return Trained(as_of, tuple(calibrated), propensities, projection, pl.concat(metrics), misses)
 
 
-def _learnt(state: State) -> tuple[dict[str, Example], People]:
-    return examples_of(state), people_of(state)
+class _Learnt(NamedTuple):
+    """What is learnt from one window; `groups` has the group of each feature."""
+
+    examples: dict[str, Example]
+    people: People
+    groups: dict[str, str]
+
+
+def _learnt(state: State) -> _Learnt:
+    return _Learnt(examples_of(state), people_of(state), state.feature_groups())
 
 
 def examples_of(state: State) -> dict[str, Example]:
@@ -187,13 +200,14 @@ def hyperparameters(config: Config) -> Hyperparameters:
     )
 
 
-def _outcomes(state: State, models: Iterable[Model]) -> dict[str, pl.DataFrame]:
+def _outcomes(state: State, models: Iterable[Model], rivals: Rivals) -> dict[str, pl.DataFrame]:
     """All candidates of all eligible users, scored, with `happened`; by behaviour."""
     models = list(models)
     parts: dict[str, list[pl.DataFrame]] = {model.behaviour: [] for model in models}
     threads = state.material.config.scoring.threads
     for users in state.shards():
-        for behaviour, frame in score_shard(state, models, users, threads=threads).items():
+        shard = score_shard(state, models, users, threads=threads, rivals=rivals)
+        for behaviour, frame in shard.items():
             parts[behaviour].append(frame)
     outcomes = {}
     for behaviour, frames in parts.items():

@@ -4,7 +4,7 @@ A pair group is a function `(known, pairs, profiles) -> {column: (n,) float32}` 
 `pairs`. NaN means "not known"; LightGBM learns where to send it.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -168,30 +168,37 @@ class Features:
             pairs: candidates sorted by user: `user`, `item`, `rank_*`, `score_*`, `share_*`.
             profiles: (distinct users in `pairs`, d) their profiles, in ascending order of user.
         """
-        columns: Columns = {}
+        parts = self._parts(pairs, profiles)
+        columns = {name: values for _, part in parts for name, values in part.items()}
+        return pl.DataFrame({name: values.astype(np.float32) for name, values in columns.items()})
+
+    def groups(self, pairs: pl.DataFrame, profiles: Values) -> dict[str, str]:
+        """The group of each feature; arguments as of a call, of which any pairs will do."""
+        return {name: group for group, part in self._parts(pairs, profiles) for name in part}
+
+    def _parts(self, pairs: pl.DataFrame, profiles: Values) -> Iterator[tuple[str, Columns]]:
         for name, group in PAIR_GROUPS.items():
             if name not in self.without:
-                columns |= group(self.known, pairs, profiles)
-        users, items = _users(pairs), _items(pairs)
-        columns |= {name: values[users] for name, values in self.of_users.items()}
-        columns |= {name: values[items] for name, values in self._of_items.items()}
+                yield name, group(self.known, pairs, profiles)
+        for tables, rows in ((self._of_users, _users(pairs)), (self._of_items, _items(pairs))):
+            for name, table in tables.items():
+                yield name, {column: values[rows] for column, values in table.items()}
+
+    @cached_property
+    def _of_users(self) -> dict[str, Columns]:
+        return self._tables(USER_TABLES, self.known)
+
+    def of_users(self, users: Rows) -> pl.DataFrame:
+        """Float32 columns aligned to `users`: what is known of them whatever the item."""
+        columns = {n: v[users] for table in self._of_users.values() for n, v in table.items()}
         return pl.DataFrame({name: values.astype(np.float32) for name, values in columns.items()})
 
     @cached_property
-    def of_users(self) -> Columns:
-        """(n_users,) each: the features of users alone."""
-        return self._tables(USER_TABLES, self.known)
-
-    @cached_property
-    def _of_items(self) -> Columns:
+    def _of_items(self) -> dict[str, Columns]:
         return self._tables(ITEM_TABLES, self.of_items or self.known)
 
-    def _tables(self, tables: dict[str, Table], known: Known) -> Columns:
-        columns: Columns = {}
-        for name, table in tables.items():
-            if name not in self.without:
-                columns |= table(known)
-        return columns
+    def _tables(self, tables: dict[str, Table], known: Known) -> dict[str, Columns]:
+        return {name: table(known) for name, table in tables.items() if name not in self.without}
 
 
 def _users(pairs: pl.DataFrame) -> NDArray[np.int32]:
