@@ -1,5 +1,6 @@
 """A logistic head on text vectors alone: the plain model that trees are measured against."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,14 @@ class Logistic:
 
 
 def _inputs(features: pl.DataFrame) -> NDArray[np.float64]:
-    names = (r"^item_pc_\d+$", r"^user_pc_\d+$", "^cosine_profile$")
-    item, user, cosine = (features.select(n).to_numpy().astype(np.float64) for n in names)
+    patterns = (r"item_pc_\d+", r"user_pc_\d+", "cosine_profile")
+    item, user, cosine = (_columns(features, pattern) for pattern in patterns)
     x = np.hstack([item, user, item * user, cosine])
     return np.hstack([x, np.isnan(x).any(axis=1, keepdims=True)])
+
+
+def _columns(features: pl.DataFrame, pattern: str) -> NDArray[np.float64]:
+    names = [name for name in features.columns if re.fullmatch(pattern, name)]
+    if not names:  # a frame without columns would have no rows
+        return np.empty((len(features), 0))
+    return features.select(names).to_numpy().astype(np.float64)

@@ -118,11 +118,12 @@ def test_nobody_or_everybody_is_never_0_or_1() -> None:
 
 
 def test_without_features_there_is_the_base_rate(windows: list[Example]) -> None:
-    blank = [replace(e, features=e.features.select()) for e in windows]
+    blank = [replace(e, features=e.features.drop(e.features.columns)) for e in windows]
     model = fitted(blank)
     assert model.trees is None
     done = sum(int(e.happened.sum()) for e in windows)
     assert model.base_rate == (done + 0.5) / (4 * 30_000 + 1)
+    assert model(blank[0].features, threads=1).shape == (30_000,)
 
 
 def test_save_and_load(model: Propensity, tmp_path: Path) -> None:
