@@ -31,15 +31,28 @@ Home = Annotated[
     Path | None,
     typer.Option(help="Where everything is written. Without it: nightrank-home/NAME."),
 ]
+Force = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHO: WHY",
+        help="Publish although a gate refuses it; the text is kept in the table `gates`.",
+    ),
+]
 
 
 @app.command()
-def run(config: ConfigFile, as_of: AsOf = None, root: Root = Path(), home: Home = None) -> None:
+def run(
+    config: ConfigFile,
+    as_of: AsOf = None,
+    root: Root = Path(),
+    home: Home = None,
+    force: Force = None,
+) -> None:
     """Do a whole night: ingest, embed, train when due, score, publish, write the lists."""
     from jobs import nightly, summary
 
     night = _night(config, as_of, root, home)
-    summary.show_outcome(night, nightly.run(night))
+    summary.show_outcome(night, nightly.run(night, override=force))
 
 
 @app.command()
@@ -56,7 +69,13 @@ def train(config: ConfigFile, as_of: AsOf = None, root: Root = Path(), home: Hom
 
 
 @app.command()
-def score(config: ConfigFile, as_of: AsOf = None, root: Root = Path(), home: Home = None) -> None:
+def score(
+    config: ConfigFile,
+    as_of: AsOf = None,
+    root: Root = Path(),
+    home: Home = None,
+    force: Force = None,
+) -> None:
     """Score, publish and write the lists with models that are already trained."""
     from jobs import nightly, summary
     from jobs.errors import InputMissing
@@ -69,7 +88,7 @@ def score(config: ConfigFile, as_of: AsOf = None, root: Root = Path(), home: Hom
             f"{night.home / 'models'} holds no model for this configuration that is young enough "
             f"and not later than {night.as_of:%Y-%m-%d %H:%M}: use `nightrank train` first"
         )
-    summary.show_outcome(night, nightly.score(night, prepared, trained))
+    summary.show_outcome(night, nightly.score(night, prepared, trained, override=force))
 
 
 @app.command()

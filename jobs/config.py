@@ -261,6 +261,9 @@ class TrainingConfig(Section):
     max_rounds: Positive = _key(400, "Most trees.")
     early_stopping_rounds: Positive = _key(30, "Stop after this many trees without gain.")
     retrain_after_days: Count = _key(7, "Age at which a model is retrained; 0: nightly.")
+    baselines: list[Literal["popularity", "logistic", "no_embeddings"]] = _key(
+        ["popularity"], "What is measured beside the models; all but popularity cost time."
+    )
     dimensions: Count = _key(16, "Principal components of the vectors, as features.")
     seed: Count = _key(0, "Seed of every random choice.")
 

@@ -41,10 +41,10 @@ class Baseline:
     threshold: float
 
 
-def popularity_baseline(outcome: pl.DataFrame) -> Baseline:
-    """Popularity alone, calibrated on the same window as the models."""
+def calibrated_baseline(outcome: pl.DataFrame, name: str) -> Baseline:
+    """A baseline's column of the outcome, calibrated on the same window as the models."""
     happened = outcome.get_column("happened").to_numpy()
-    score = _log_popularity(outcome)
+    score = _baseline_score(outcome, name)
     calibration = Calibration.fit(score, happened)
     return Baseline(calibration, best_f1_threshold(happened, calibration(score)))
 
@@ -90,7 +90,7 @@ def _told(state: State, targets: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One behaviour in a window, beside the popularity baseline; see docs/tables.md.
+    """One behaviour in a window, beside the baselines; see docs/tables.md.
 
     Attributes:
         metrics: behaviour, model, segment, metric, value.
@@ -103,22 +103,26 @@ class Evaluation:
 
 
 def evaluate_window(
-    state: State, model: Model, baseline: Baseline, outcome: pl.DataFrame, misses: pl.DataFrame
+    state: State,
+    model: Model,
+    baselines: Mapping[str, Baseline],
+    outcome: pl.DataFrame,
+    misses: pl.DataFrame,
 ) -> Evaluation:
     """Hold probabilities and lists against what happened, segment by segment.
 
     Args:
         state: the window.
         model: calibrated on an earlier one.
-        baseline: likewise.
-        outcome: every candidate, scored, with `happened`.
+        baselines: likewise, by name.
+        outcome: every candidate, scored, with `happened` and a column for each baseline.
         misses: `candidate_misses` of the window.
     """
     behaviour = pl.lit(model.behaviour).alias("behaviour")
     mine = misses.filter(pl.col("behaviour") == model.behaviour)
     rows: list[Row] = []
     bins = []
-    for view in _views(state, model, baseline, outcome):
+    for view in _views(state, model, baselines, outcome):
         rows += [(view.model, view.segment, metric, value) for metric, value in _metrics(view)]
         named = (pl.lit(view.model).alias("model"), pl.lit(view.segment).alias("segment"))
         found = reliability(view.happened, view.probability)
@@ -133,7 +137,7 @@ class _View:
     """What one model said of one segment.
 
     Attributes:
-        model: `nightrank` or `popularity`.
+        model: `nightrank` or a baseline.
         segment: see docs/tables.md.
         happened: (n,) outcomes of the segment's pairs, the least probable first.
         probability: (n,) aligned.
@@ -150,18 +154,17 @@ class _View:
 
 
 def _views(
-    state: State, model: Model, baseline: Baseline, outcome: pl.DataFrame
+    state: State, model: Model, baselines: Mapping[str, Baseline], outcome: pl.DataFrame
 ) -> Iterator[_View]:
     targets = state.material.targets(model.behaviour, state.as_of)
     common = segments(state.inputs.events, outcome, targets)
     common |= proposals(outcome, state.material.config.candidates.budgets, targets)
     happened = outcome.get_column("happened").to_numpy()
-    popular = _log_popularity(outcome)
     probability, order = (outcome.get_column(n).to_numpy() for n in ("probability", "order"))
-    contestants = {
-        "nightrank": (probability, model.threshold, order),
-        "popularity": (baseline.calibration(popular), baseline.threshold, popular),
-    }
+    contestants = {"nightrank": (probability, model.threshold, order)}
+    for name, baseline in baselines.items():
+        score = _baseline_score(outcome, name)
+        contestants[name] = (baseline.calibration(score), baseline.threshold, score)
     for name, (probability, threshold, order) in contestants.items():
         places = placed(targets, outcome, order)
         listed = positions(outcome, order) <= LISTED
@@ -268,5 +271,7 @@ def _recall(misses: pl.DataFrame, *, per_user: int) -> list[Row]:
     ]
 
 
-def _log_popularity(outcome: pl.DataFrame) -> Floats:
-    return np.asarray(np.log1p(outcome.get_column("popularity").to_numpy()))
+def _baseline_score(outcome: pl.DataFrame, name: str) -> Floats:
+    """(n,) log-odds, or the logarithm of one plus the popularity."""
+    values = outcome.get_column(name).to_numpy()
+    return np.asarray(np.log1p(values) if name == "popularity" else values)

@@ -13,6 +13,7 @@ from jobs.config import Config
 from jobs.training import Trained
 from rank.model import DamagedModel, Model
 from rank.projection import Projection
+from rank.propensity import Propensity
 
 # What is kept of a training beside its models.
 TABLES = ("metrics", "calibration", "importance", "misses", "contest")
@@ -33,6 +34,8 @@ def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
     building.mkdir(parents=True, exist_ok=True)
     for model in trained.models:
         model.save(building)
+    for propensity in trained.propensities:
+        propensity.save(building)
     projection = trained.projection
     np.savez(building / "projection.npz", mean=projection.mean, components=projection.components)
     for table in TABLES:
@@ -68,6 +71,7 @@ def load(folder: Path) -> Trained:
         return Trained(
             as_of=datetime.fromisoformat(described["as_of"]),
             models=tuple(Model.load(folder, behaviour) for behaviour in described["behaviours"]),
+            propensities=tuple(Propensity.load(folder, b) for b in described["behaviours"]),
             projection=projection,
             **{table: pl.read_parquet(folder / f"{table}.parquet") for table in TABLES},
         )

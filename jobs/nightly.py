@@ -9,16 +9,18 @@ import polars as pl
 
 from embed import EmbeddedTexts, VectorCache, embed_texts, item_texts, load_encoder, review_texts
 from index.store import VectorIndex
-from jobs import campaigns, models, publish
+from jobs import campaigns, gates, models, publish
 from jobs.config import Config
 from jobs.console import log, progress
 from jobs.ingest import read_inputs
+from jobs.propensity import user_table
 from jobs.reasons import Reasons
 from jobs.report import write_report
 from jobs.scoring import predictions, score_pairs
 from jobs.stages import Stages
 from jobs.state import Material, State
 from jobs.training import Trained, train_models
+from rank.health import count, seen_range, shares
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,11 @@ class Outcome:
     lists: dict[str, tuple[Path, int]]
 
 
-def run(night: Night) -> Outcome:
-    """A whole night."""
+def run(night: Night, *, override: str | None = None) -> Outcome:
+    """A whole night; see `score`."""
     prepared = prepare(night)
     trained = kept_models(night, prepared) or train(night, prepared)
-    return score(night, prepared, trained)
+    return score(night, prepared, trained, override=override)
 
 
 def prepare(night: Night) -> Prepared:
@@ -149,15 +151,37 @@ def train(night: Night, prepared: Prepared) -> Trained:
     return trained
 
 
-def score(night: Night, prepared: Prepared, trained: Trained) -> Outcome:
-    """Score all users, publish the tables and write the lists."""
+def score(
+    night: Night, prepared: Prepared, trained: Trained, *, override: str | None = None
+) -> Outcome:
+    """Score all users and, if every gate lets them pass, publish the tables and write the lists.
+
+    Args:
+        night: when and where.
+        prepared: what is scored.
+        trained: by what.
+        override: who publishes what a gate refuses, and why.
+
+    Raises:
+        GateRefused: the last good night stays current.
+    """
     run = night.new_run(trained)
     folder = night.home / "runs" / run.run_id
     state = State(prepared.material, night.as_of, trained.projection, now=True)
     with night.stages("index"):
         save_indexes(state, folder / "index")
     with night.stages("score"):
-        rows = write_shards(state, trained, folder)
+        rows, features = write_shards(state, trained, folder)
+        of_users = user_table(state, trained.propensities, model_version=run.model_version)
+    with night.stages("gates"):
+        checked = gates.check(
+            night.config.gates,
+            metrics=trained.metrics,
+            shards=folder / "shards",
+            features=features,
+            last=night.home / publish.CURRENT,
+        )
+        checked = gates.enforce(checked, override=override)
     with night.stages("publish"):
         finished = publish.build(
             night.home,
@@ -166,11 +190,14 @@ def score(night: Night, prepared: Prepared, trained: Trained) -> Outcome:
             reasons=folder / "reasons",
             inputs=prepared.material.inputs,
             tables={
+                "user_propensity": of_users,
                 "metrics": trained.metrics,
                 "calibration": trained.calibration,
                 "importance": trained.importance,
                 "candidate_misses": trained.misses,
                 "contest": trained.contest,
+                "features": features,
+                "gates": checked,
                 "quarantine": prepared.material.inputs.quarantine,
                 "sources": prepared.material.inputs.report,
                 "texts": prepared.texts,
@@ -196,17 +223,24 @@ def save_indexes(state: State, folder: Path) -> None:
         log.info("index", corpus=name, vectors=len(VectorIndex.load(folder / name)))
 
 
-def write_shards(state: State, trained: Trained, folder: Path) -> int:
-    """Score and explain shard after shard of users, a file each; the number of rows."""
+def write_shards(state: State, trained: Trained, folder: Path) -> tuple[int, pl.DataFrame]:
+    """Score and explain shard after shard of users, a file each.
+
+    Returns:
+        The number of rows; feature, null_share and outside_share, see `rank.health`.
+    """
     for name in ("shards", "reasons"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     options = state.material.config.scoring
     explain = Reasons(state, trained.models, per_user=options.reasons_per_user)
+    seen = seen_range(trained.models[0].classifier)
+    counts: list[pl.DataFrame] = []
     rows = 0
     with progress("score users", len(state.users)) as advance:
         for number, users in enumerate(state.shards()):
             pairs = state.candidates(users)
             features = state.describe(pairs)
+            counts.append(count(features, seen))
             scored = score_pairs(state, trained.models, pairs, features, threads=options.threads)
             reasons, sentences = explain(scored, pairs, features)
             shard = predictions(scored, trained.models, state).join(
@@ -216,7 +250,7 @@ def write_shards(state: State, trained: Trained, folder: Path) -> int:
             reasons.write_parquet(folder / "reasons" / f"{number:06d}.parquet")
             rows += len(shard)
             advance(len(users))
-    return rows
+    return rows, shares(pl.concat(counts))
 
 
 def export(night: Night, scores: Path, run_id: str) -> dict[str, tuple[Path, int]]:

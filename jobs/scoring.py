@@ -1,11 +1,13 @@
 """Scores one shard of users: a pure function of a state, the models and the users."""
 
 from collections.abc import Iterable
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from jobs.baselines import Rivals, rival_scores
 from jobs.state import State, Users
 from rank.calibrate import Floats
 from rank.metrics import positions
@@ -13,11 +15,17 @@ from rank.model import Model
 
 
 def score_shard(
-    state: State, models: Iterable[Model], users: Users, *, threads: int = 0
+    state: State,
+    models: Iterable[Model],
+    users: Users,
+    *,
+    threads: int = 0,
+    rivals: Rivals = MappingProxyType({}),
 ) -> list[pl.DataFrame]:
     """For each model, the scored candidates of the users; see `score_pairs`."""
     pairs = state.candidates(users)
-    return score_pairs(state, models, pairs, state.describe(pairs), threads=threads)
+    features = state.describe(pairs)
+    return score_pairs(state, models, pairs, features, threads=threads, rivals=rivals)
 
 
 def score_pairs(
@@ -27,6 +35,7 @@ def score_pairs(
     features: pl.DataFrame,
     *,
     threads: int = 0,
+    rivals: Rivals = MappingProxyType({}),
 ) -> list[pl.DataFrame]:
     """For each model, those of the candidates that its behaviour may follow on, scored.
 
@@ -36,12 +45,13 @@ def score_pairs(
         pairs: as `state.candidates` gives them.
         features: as `state.describe` gives them.
         threads: 0 for all cores.
+        rivals: simpler models to score beside them.
 
     Returns:
         Aligned to `models`, sorted by user, then item: `user`, `item`, `score` (raw log-odds),
         `probability`, `order` (what `position` follows, higher first), `proposed_by` (bit g is set
-        where generator g of the configuration proposed the pair) and `popularity` (decayed count
-        of the item's events).
+        where generator g of the configuration proposed the pair), `popularity` (decayed count
+        of the item's events) and, named as each of the `rivals`, its log-odds.
     """
     described = pairs.select("user", "item").with_columns(
         proposed_by=pl.Series(proposed_by(pairs)),
@@ -53,11 +63,18 @@ def score_pairs(
         described_pairs = features.filter(allowed)
         score = model.log_odds(described_pairs, threads=threads)
         order = model.ranker.score(described_pairs, threads=threads)
+        beside = rival_scores(
+            rivals.get(model.behaviour, {}),
+            described_pairs,
+            negative_share=model.negative_share,
+            threads=threads,
+        )
         scored.append(
             described.filter(allowed).with_columns(
                 score=pl.Series(score),
                 probability=pl.Series(model.calibration(score)),
                 order=pl.Series(order),
+                **beside,
             )
         )
     return scored

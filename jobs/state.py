@@ -275,6 +275,10 @@ class State:
         places = tuple(pairs.get_column(name).to_numpy() for name in ("user", "item"))
         return ~contains(self.done[behaviour], *places)
 
+    def describe_users(self) -> pl.DataFrame:
+        """Features of users alone, aligned to `users`."""
+        return self.features.of_users(self.users)
+
     def _excluded(self) -> sp.csr_array:
         """What no predicted behaviour may be proposed for."""
         shape = (len(self.inputs.users), len(self.inputs.items))

@@ -1,6 +1,6 @@
 """Prints what a command did: lines and tables on standard output."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +9,7 @@ from jobs import publish
 from jobs.backtest import differences, spreads
 from jobs.console import show_table
 from jobs.nightly import Night, Outcome
+from jobs.propensity import OF_USERS
 
 # The metrics worth a line on a terminal, in the order of reading; the table holds them all.
 SHOWN = (
@@ -59,12 +60,13 @@ def show_metrics(metrics: pl.DataFrame) -> None:
     for behaviour in metrics.get_column("behaviour").unique(maintain_order=True):
         mine = metrics.filter(pl.col("behaviour") == behaviour)
         overall = mine.filter(pl.col("segment") == "all")
-        wide = overall.pivot("model", index="metric", values="value")
-        order = pl.DataFrame({"metric": SHOWN})
-        show_frame(
-            f"Test window: {behaviour}",
-            order.join(wide, on="metric", how="inner", maintain_order="left"),
-        )
+        for title, part in _pairs_and_users("Test window", overall):
+            wide = part.pivot("model", index="metric", values="value")
+            order = pl.DataFrame({"metric": SHOWN})
+            show_frame(
+                f"{title}: {behaviour}",
+                order.join(wide, on="metric", how="inner", maintain_order="left"),
+            )
         generators = mine.filter(
             pl.col("segment").str.starts_with("generator:"), pl.col("metric") == "candidate_recall"
         )
@@ -76,6 +78,13 @@ def show_metrics(metrics: pl.DataFrame) -> None:
         )
 
 
+def _pairs_and_users(title: str, figures: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """What is measured on pairs, and what on users: the two compare with nothing of the other."""
+    of_users = pl.col("model").is_in(OF_USERS)
+    yield title, figures.filter(~of_users)
+    yield f"{title}, users whatever the item", figures.filter(of_users)
+
+
 def show_backtest(figures: pl.DataFrame, without: Sequence[str]) -> None:
     """What one window said; of several, or of an ablation, means and spreads by segment."""
     if without:
@@ -83,7 +92,8 @@ def show_backtest(figures: pl.DataFrame, without: Sequence[str]) -> None:
     elif figures.get_column("as_of").n_unique() == 1:
         show_metrics(figures)
     else:
-        _show_by_behaviour("Means over the windows", spreads(figures))
+        for title, part in _pairs_and_users("Means over the windows", figures):
+            _show_by_behaviour(title, spreads(part))
 
 
 def _show_ablation(compared: pl.DataFrame, without: str) -> None:

@@ -4,14 +4,17 @@ import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from jobs.baselines import Rivals, fit_rivals
 from jobs.config import Config
-from jobs.evaluation import candidate_misses, evaluate_window, popularity_baseline
+from jobs.evaluation import calibrated_baseline, candidate_misses, evaluate_window
 from jobs.implied import order_metrics
+from jobs.propensity import People, people_of, train_propensities
 from jobs.scoring import score_shard
 from jobs.state import Material, State
 from rank.bootstrap import loss_difference
@@ -20,6 +23,7 @@ from rank.labels import labels
 from rank.metrics import Labels, best_f1_threshold
 from rank.model import Model
 from rank.projection import Projection
+from rank.propensity import Propensity
 from rank.trees import Example, Hyperparameters, TooFewPositives, grow
 from rank.windows import training_windows
 
@@ -44,6 +48,7 @@ class Trained:
     Attributes:
         as_of: when they were trained; they may score this night and later ones.
         models: one for each predicted behaviour, in the order of the configuration.
+        propensities: likewise, of users whatever the item.
         projection: what compresses vectors for them.
         metrics: behaviour, model, segment, metric, value; see docs/tables.md.
         calibration: predicted against observed by behaviour, model, segment and bin; likewise.
@@ -54,6 +59,7 @@ class Trained:
 
     as_of: datetime
     models: tuple[Model, ...]
+    propensities: tuple[Propensity, ...]
     projection: Projection
     metrics: pl.DataFrame
     calibration: pl.DataFrame
@@ -64,7 +70,7 @@ class Trained:
     @property
     def version(self) -> str:
         """Day and content: the same inputs and seed give the same version."""
-        content = hashlib.sha256(repr(self.models).encode())
+        content = hashlib.sha256(repr((self.models, self.propensities)).encode())
         content.update(self.projection.mean.tobytes() + self.projection.components.tobytes())
         return f"{self.as_of:%Y%m%d}-{content.hexdigest()[:8]}"
 
@@ -123,15 +129,22 @@ def _train(
         on_progress(f"window {start:%Y-%m-%d}")
         return State(material, start, projection, without=without)
 
-    examples = [examples_of(state(start)) for start in (*windows.train, windows.stop)]
+    learnt = [_learnt(state(start)) for start in (*windows.train, windows.stop)]
+    examples, people = [window.examples for window in learnt], [w.people for w in learnt]
     grown = [_grow(config, wanted.behaviour, examples) for wanted in config.predict]
-    del examples
-    rivals = [*grown, *(champion.models if champion else ())]
-    outcomes = _outcomes(state(windows.calibrate), rivals)
-    calibrated = [_calibrate(*both) for both in zip(rivals, outcomes, strict=True)]
-    baselines = [popularity_baseline(outcome) for outcome in outcomes[: len(grown)]]
+    parameters = hyperparameters(config)
+    rivals = fit_rivals(config, examples, learnt[0].groups, parameters=parameters)
+    del learnt, examples
+    contestants = [*grown, *(champion.models if champion else ())]
+    calibrated_on = state(windows.calibrate)
+    outcomes = _outcomes(calibrated_on, contestants, rivals)
+    people.append(people_of(calibrated_on))
+    del calibrated_on
+    calibrated = [_calibrate(*both) for both in zip(contestants, outcomes, strict=True)]
+    names: list[str] = list(config.training.baselines)
+    baselines = [{n: calibrated_baseline(o, n) for n in names} for o in outcomes[: len(grown)]]
     tested = state(windows.test)
-    outcomes = _outcomes(tested, calibrated)
+    outcomes = _outcomes(tested, calibrated, rivals)
     contest = _contest(champion, grown, outcomes, seed=config.training.seed)
     kept = slice(len(grown), None) if contest["worse"].any() else slice(len(grown))
     chosen = list(zip(calibrated[kept], outcomes[kept], strict=True))
@@ -144,11 +157,16 @@ def _train(
     ordered = order_metrics(config, {model.behaviour: outcome for model, outcome in chosen})
     for row in ordered.filter(pl.col("metric") == "order_violations").iter_rows(named=True):
         on_progress("{behaviour} {segment}: {value:.2%} of the pairs violate it".format(**row))
+    propensities, of_users = train_propensities(
+        config, [*people, people_of(tested)], parameters=parameters, on_progress=on_progress
+    )
+    metrics = [*(evaluation.metrics for evaluation in evaluations), ordered, of_users]
     return Trained(
         as_of=as_of,
         models=tuple(_calibrate(model, outcome) for model, outcome in chosen),
+        propensities=propensities,
         projection=projection,
-        metrics=pl.concat([*(evaluation.metrics for evaluation in evaluations), ordered]),
+        metrics=pl.concat(metrics),
         calibration=pl.concat(evaluation.calibration for evaluation in evaluations),
         importance=pl.concat(model.importance(groups) for model, _ in chosen),
         misses=misses,
@@ -184,6 +202,18 @@ def _contest(
         )
         rows.append((model.behaviour, champion.version, difference, low, high, low > 0))
     return pl.DataFrame(rows, CONTEST, orient="row")
+
+
+class _Learnt(NamedTuple):
+    """What is learnt from one window; `groups` has the group of each feature."""
+
+    examples: dict[str, Example]
+    people: People
+    groups: dict[str, str]
+
+
+def _learnt(state: State) -> _Learnt:
+    return _Learnt(examples_of(state), people_of(state), state.feature_groups())
 
 
 def examples_of(state: State) -> dict[str, Example]:
@@ -248,10 +278,13 @@ def hyperparameters(config: Config) -> Hyperparameters:
     )
 
 
-def _outcomes(state: State, models: Sequence[Model]) -> list[pl.DataFrame]:
+def _outcomes(state: State, models: Sequence[Model], rivals: Rivals) -> list[pl.DataFrame]:
     """For each model, all candidates of all eligible users, scored, with `happened`."""
     threads = state.material.config.scoring.threads
-    shards = [score_shard(state, models, users, threads=threads) for users in state.shards()]
+    shards = [
+        score_shard(state, models, users, threads=threads, rivals=rivals)
+        for users in state.shards()
+    ]
     outcomes = []
     for model, frames in zip(models, zip(*shards, strict=True), strict=True):
         scored = pl.concat(frames)

@@ -188,6 +188,12 @@ class Features:
     def _of_users(self) -> dict[str, Columns]:
         return self._tables(USER_TABLES, self.known)
 
+    def of_users(self, users: Rows) -> pl.DataFrame:
+        """Float32 columns aligned to `users`: what is known of them whatever the item."""
+        columns = {n: v[users] for table in self._of_users.values() for n, v in table.items()}
+        single = {name: values.astype(np.float32) for name, values in columns.items()}
+        return pl.DataFrame(single or None, height=len(users))
+
     @cached_property
     def _of_items(self) -> dict[str, Columns]:
         return self._tables(ITEM_TABLES, self.of_items or self.known)

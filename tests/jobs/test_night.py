@@ -1,6 +1,7 @@
 """One whole night of a small shop with the real encoder, FAISS, LightGBM and DuckDB."""
 
 import re
+import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from jobs import models, nightly, publish, summary
 from jobs.errors import InputMissing
 from jobs.nightly import Night, Outcome
 from jobs.state import State
+from rank.model import DamagedModel
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,44 @@ def test_each_row_of_the_predictions_is_a_distinct_pair_with_a_probability(done)
     assert set(rows.get_column("behaviour")) == {"click", "purchase"}
     assert rows.get_column("generators").list.len().min() >= 1
     assert rows.drop("reason").null_count().sum_horizontal().item() == 0
+
+
+def test_every_known_user_has_a_propensity_for_each_behaviour(done) -> None:
+    night, outcome = done
+    rows = read(night, "select * from user_propensity")
+    assert rows.columns == [
+        "run_id", "as_of", "user_id", "behaviour", "horizon_days", "probability", "model_version",
+    ]  # fmt: skip
+    users = small_shop().users.filter(pl.col("created_at") < AS_OF).get_column("user_id")
+    wanted = [(user, name) for user in users.sort() for name in ("click", "purchase")]
+    assert rows.select("user_id", "behaviour").rows() == wanted
+    assert rows.get_column("probability").is_between(0, 1, closed="none").all()
+    assert rows.select("run_id", "as_of", "horizon_days", "model_version").unique().rows() == [
+        (outcome.run.run_id, AS_OF, 14, outcome.trained.version)
+    ]
+    state = State(outcome.prepared.material, AS_OF, outcome.trained.projection, now=True)
+    for model in outcome.trained.propensities:
+        expected = pl.DataFrame(
+            {
+                "user_id": state.inputs.users["user_id"].gather(state.users),
+                "probability": model(state.describe_users(), threads=1),
+            }
+        ).sort("user_id")
+        published = rows.filter(behaviour=model.behaviour).select("user_id", "probability")
+        assert_frame_equal(published, expected, check_exact=True)
+
+
+def test_more_users_do_it_at_all_than_do_it_on_one_item(done) -> None:
+    """Both are calibrated: the mean propensity is above that of each user's best item."""
+    night, _ = done
+    means = read(
+        night,
+        "select behaviour, avg(probability) as at_all, avg(best) as on_one "
+        "from user_propensity join (select user_id, behaviour, max(probability) as best "
+        "from predictions group by all) using (user_id, behaviour) group by behaviour",
+    )
+    assert (means["at_all"] > 1.3 * means["on_one"]).all()
+    assert len(means) == 2
 
 
 def test_positions_have_no_gap_and_the_first_are_the_more_probable(done) -> None:
@@ -122,12 +162,15 @@ def test_a_second_run_encodes_nothing_and_gives_the_same_bits(done) -> None:
     assert outcome.prepared.texts.get_column("encoded").sum() > 0
     assert again.trained.version == outcome.trained.version
     assert again.scores != outcome.scores
-    sql = "select * exclude (run_id, scored_at) from predictions"
-    frames = []
-    for path in (outcome.scores, again.scores):
-        with publish.open_scores(path) as connection:
-            frames.append(connection.sql(sql).pl())
-    assert_frame_equal(*frames, check_exact=True)
+    for sql in (
+        "select * exclude (run_id, scored_at) from predictions",
+        "select * exclude (run_id) from user_propensity",
+    ):
+        frames = []
+        for path in (outcome.scores, again.scores):
+            with publish.open_scores(path) as connection:
+                frames.append(connection.sql(sql).pl())
+        assert_frame_equal(*frames, check_exact=True)
     assert (night.home / publish.CURRENT).resolve() == again.scores.resolve()
 
 
@@ -136,6 +179,7 @@ def test_training_again_from_the_same_rows_gives_the_same_models(done) -> None:
     trained = nightly.train(night, nightly.prepare(night))
     assert trained.version == outcome.trained.version
     assert trained.models == outcome.trained.models
+    assert trained.propensities == outcome.trained.propensities
 
 
 def test_shards_and_threads_do_not_change_a_bit(done) -> None:
@@ -147,6 +191,7 @@ def test_shards_and_threads_do_not_change_a_bit(done) -> None:
     )
     trees = [[(m.classifier, m.ranker) for m in t.models] for t in (trained, outcome.trained)]
     assert trees[0] == trees[1]
+    assert trained.propensities == outcome.trained.propensities
 
 
 def test_the_models_beat_popularity_on_the_test_window(done) -> None:
@@ -262,7 +307,8 @@ def test_segments_share_out_the_pairs_and_the_positives(done) -> None:
                sum(value) filter (segment in ('item:warm', 'item:cold')) as by_item,
                sum(value) filter (segment in ('pair:repeat', 'pair:new')) as by_pair,
                sum(value) filter (segment in ('item:head', 'item:long_tail')) as by_popularity
-        from metrics where metric in ('pairs', 'positives') group by all
+        from metrics where metric in ('pairs', 'positives') and model in ('nightrank', 'popularity')
+        group by all
         """,
     )
     assert len(sums) == 2 * 2 * 2
@@ -425,9 +471,25 @@ def test_a_loaded_model_equals_the_saved_one(done) -> None:
     night, outcome = done
     loaded = models.load(night.home / "models" / outcome.trained.version)
     assert loaded.models == outcome.trained.models
+    assert loaded.propensities == outcome.trained.propensities
     assert loaded.version == outcome.trained.version
     assert_frame_equal(loaded.metrics, outcome.trained.metrics)
     assert_frame_equal(loaded.misses, outcome.trained.misses)
+
+
+def test_a_damaged_propensity_is_noticed(done, tmp_path) -> None:
+    night, outcome = done
+    folder = tmp_path / "models"
+    shutil.copytree(night.home / "models" / outcome.trained.version, folder)
+    path = folder / "click.propensity"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedModel, match=r"click\.propensity: checksum"):
+        models.load(folder)
+    path.unlink()
+    with pytest.raises(DamagedModel, match=r"click\.propensity"):
+        models.load(folder)
 
 
 def test_a_failed_build_leaves_the_current_night(tmp_path, done) -> None:
@@ -464,7 +526,8 @@ def test_every_table_is_described(done) -> None:
     columns = read(night, "select table_name, column_name from information_schema.columns")
     for table in columns.get_column("table_name").unique():
         assert f"| `{table}` |" in described
-    for column in columns.filter(table_name="predictions").get_column("column_name"):
+    tables = columns.filter(pl.col("table_name").is_in(["predictions", "user_propensity"]))
+    for column in tables.get_column("column_name"):
         assert f"`{column}`" in described
     for column in columns.filter(table_name="reasons").get_column("column_name"):
         assert f"`{column}`" in described

@@ -39,6 +39,7 @@ def snapshot_of(material: Material, as_of: datetime) -> dict[str, pl.DataFrame]:
         "candidates": pairs.drop("user", "item").with_columns(**ids),
         "features": state.describe(pairs),
         "evidence": evidence_of(state, pairs),
+        "user_features": state.describe_users().with_columns(user_id=known),
         "drawn": pl.DataFrame({"drawn": state.drawn(pairs)}),
         "projection": pl.DataFrame(projection.components),
     }

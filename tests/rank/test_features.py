@@ -12,6 +12,7 @@ import pytest
 from rank.features import GROUPS, Features
 from rank.known import Known
 from rank.projection import Projection
+from rank.tables import USER_TABLES
 
 NOT_IN_SQL = ("cosine_", "item_pc_", "user_pc_")
 # Under oracles of their own in test_texts.py and test_rhythms.py.
@@ -289,3 +290,15 @@ def test_projection_of_fewer_dimensions_still_gives_features(
     blank = replace(known, projection=Projection.fit(known.item_vectors * 0, dimensions=3))
     answer = Features(blank)(pairs, profiles)
     assert not [name for name in answer.columns if "_pc_" in name]
+
+
+def test_features_of_users_alone_are_those_of_their_pairs(
+    known: Known, features: pl.DataFrame, pairs: pl.DataFrame
+) -> None:
+    users = np.array([5, 0, 11], dtype=np.int32)
+    of_users = Features(known).of_users(users)
+    assert {"user_buy_all", "user_price", "user_gap_mean", "user_age"} <= set(of_users.columns)
+    for row, user in enumerate(users):
+        mine = features.filter(pairs.get_column("user") == user).select(of_users.columns)
+        assert mine[0].equals(of_users[row], null_equal=True)
+    assert Features(known, without=tuple(USER_TABLES)).of_users(users).shape == (3, 0)
