@@ -293,8 +293,8 @@ class GatesConfig(Section):
     null_share_risen: Share = _key(
         0.2, "Most by which a feature's share of unknown values may rise in a night."
     )
-    outside_share: Share = _key(
-        0.2, "Most of a feature's values that may lie outside of the range seen in training."
+    outside_share_risen: Share = _key(
+        0.2, "Likewise for its share of known values out of the range seen in training."
     )
 
     @field_validator("predicted_over_observed", "rows_over_last")

@@ -43,9 +43,9 @@ def check(
         gate, subject (behaviour or feature), value, low, high, passed. A value that is not
         defined, such as predicted over observed where nothing happened, does not pass.
     """
-    found = [*_of_metrics(bounds, metrics), *_outside(bounds, features)]
+    found = [*_of_metrics(bounds, metrics)]
     if last.exists():
-        found += [*_of_predictions(bounds, shards, last), *_nulls(bounds, features, last)]
+        found += [*_of_predictions(bounds, shards, last), *_of_features(bounds, features, last)]
     frame = pl.DataFrame(found, SCHEMA, orient="row")
     value = pl.col("value").fill_nan(None)
     return frame.with_columns(passed=value.is_between("low", "high").fill_null(False))
@@ -88,20 +88,18 @@ def _of_metrics(bounds: GatesConfig, metrics: pl.DataFrame) -> Iterator[Gate]:
         yield "calibration_error", str(behaviour), error, 0.0, bounds.calibration_error
 
 
-def _outside(bounds: GatesConfig, features: pl.DataFrame) -> Iterator[Gate]:
-    for name, share in features.select("feature", "outside_share").iter_rows():
-        yield "outside_share", name, share, 0.0, bounds.outside_share
-
-
-def _nulls(bounds: GatesConfig, features: pl.DataFrame, last: Path) -> Iterator[Gate]:
+def _of_features(bounds: GatesConfig, features: pl.DataFrame, last: Path) -> Iterator[Gate]:
     with publish.open_scores(last) as connection:
         tables = connection.sql("select table_name from duckdb_tables()").fetchall()
         if ("features",) not in tables:  # of an older version
             return
-        before = connection.sql("select feature, null_share from features").pl()
+        before = connection.sql("select feature, null_share, outside_share from features").pl()
     both = features.join(before, on="feature", suffix="_before", maintain_order="left")
-    for name, now, then in both.select("feature", "null_share", "null_share_before").iter_rows():
-        yield "null_share_risen", name, now - then, -1.0, bounds.null_share_risen
+    most = {"null_share": bounds.null_share_risen, "outside_share": bounds.outside_share_risen}
+    for row in both.iter_rows(named=True):
+        for name, bound in most.items():
+            risen = row[name] - row[f"{name}_before"]
+            yield f"{name}_risen", row["feature"], risen, -1.0, bound
 
 
 def _of_predictions(bounds: GatesConfig, shards: Path, last: Path) -> Iterator[Gate]:

@@ -118,7 +118,7 @@ class Reasons:
         found = self.evidence(family, speaks, profiles[whose])
         found = found.rename(lambda name: name if name == "found" else f"of_{name}")
         frames = [pl.concat([speaks, found], how="horizontal"), against]
-        return pl.concat(frames, how="diagonal").select(_SCHEMA)
+        return pl.concat(frames, how="diagonal").select(*_SCHEMA)
 
     def _keys(self, pairs: pl.DataFrame) -> NDArray[np.int64]:
         users, items = (pairs.get_column(name).to_numpy() for name in ("user", "item"))

@@ -1,15 +1,22 @@
 """Each gate by figures small enough to check by hand."""
 
+import json
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import polars as pl
 import pytest
+from nights import read, write_night
 
-from jobs import gates
+from jobs import gates, models, nightly, publish, training
 from jobs.config import GatesConfig
 from jobs.errors import GateRefused
+from jobs.nightly import Night
+from rank.labels import labels
+from rank.model import DamagedModel
 
 GOOD = {
     "predicted_over_observed": 1.1,
@@ -52,7 +59,8 @@ def published(folder: Path, probability: np.ndarray, *, null_share: float) -> No
         connection.register("before", before)
         connection.execute("create table predictions as from before")
         connection.execute(
-            f"create table features as select 'f' feature, {null_share}::double null_share"
+            f"create table features as select 'f' feature, {null_share}::double null_share,"
+            " 0.1::double outside_share"
         )
 
 
@@ -66,7 +74,6 @@ def test_a_first_good_night_passes_what_can_be_checked(tmp_path) -> None:
         "predicted_over_observed",
         "normalised_entropy",
         "calibration_error",
-        "outside_share",
     ]
     assert refused(frame) == []
     assert frame.filter(pl.col("gate") == "calibration_error")["value"].item() == pytest.approx(0.1)
@@ -86,10 +93,11 @@ def test_a_figure_beyond_its_bound_is_refused(gate: str, value: float, tmp_path)
     assert refused(checked(tmp_path / "shards", **{gate: value})) == [gate]
 
 
-def test_features_out_of_range_are_refused_by_name(tmp_path) -> None:
-    odd = FEATURES.with_columns(outside_share=0.21)
+def test_features_that_left_their_range_are_refused_by_name(tmp_path) -> None:
+    published(tmp_path, np.linspace(0, 1, 100), null_share=0.5)
+    odd = FEATURES.with_columns(outside_share=0.31)
     frame = checked(tmp_path / "shards", features=odd).filter(~pl.col("passed"))
-    assert frame.select("gate", "subject").rows() == [("outside_share", "f")]
+    assert frame.select("gate", "subject").rows() == [("outside_share_risen", "f")]
 
 
 def test_the_same_night_again_passes(tmp_path) -> None:
@@ -132,10 +140,79 @@ def test_the_error_says_which_figure_broke_which_bound(tmp_path) -> None:
 def test_an_override_names_who_took_it_on_them_where_a_gate_failed(tmp_path) -> None:
     frame = checked(tmp_path / "shards", predicted_over_observed=2.0)
     named = gates.enforce(frame, override="Ada: sale")
-    assert named.get_column("overridden_by").to_list() == ["Ada: sale", None, None, None]
+    assert named.get_column("overridden_by").to_list() == ["Ada: sale", None, None]
     assert named.get_column("overridden_by").dtype == pl.String
 
 
 def test_what_passes_needs_nobody(tmp_path) -> None:
     frame = gates.enforce(checked(tmp_path / "shards"), override=None)
     assert frame.get_column("overridden_by").null_count() == len(frame)
+
+
+def shuffled(pairs: pl.DataFrame, targets: pl.DataFrame) -> np.ndarray:
+    """As many labels as there are, each on another pair."""
+    return np.random.default_rng(len(pairs)).permutation(labels(pairs, targets))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Night, nightly.Outcome]:
+    night = write_night(tmp_path_factory.mktemp("gates"))
+    return night, nightly.run(night)
+
+
+def test_a_good_night_says_what_was_checked(done) -> None:
+    night, _ = done
+    kept = read(night, "select gate, subject, value, passed, overridden_by from gates")
+    assert kept.get_column("passed").all()
+    assert kept.get_column("overridden_by").null_count() == len(kept)
+    told = read(
+        night,
+        "select metric as gate, behaviour as subject, value from metrics where model = 'nightrank'"
+        " and segment = 'all' and metric in ('predicted_over_observed', 'normalised_entropy')",
+    )
+    assert len(told) == 4
+    assert len(kept.join(told, on=["gate", "subject", "value"], how="semi")) == 4
+    counted = read(night, "select * exclude (run_id) from features")
+    assert counted.height > 80
+    assert counted.select(pl.col("null_share", "outside_share").is_between(0, 1).all()).row(0) == (
+        True,
+        True,
+    )
+
+
+def test_a_model_of_shuffled_labels_is_refused_and_the_last_night_stays(
+    done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night, outcome = done
+    worse = replace(
+        night,
+        config=night.config.model_copy(
+            update={"training": night.config.training.model_copy(update={"seed": 1})}
+        ),
+        started_at=night.started_at + timedelta(seconds=1),
+    )
+    monkeypatch.setattr(training, "labels", shuffled)
+    with pytest.raises(GateRefused, match=r"normalised_entropy of (click|purchase) is"):
+        nightly.run(worse)
+    assert (night.home / publish.CURRENT).resolve() == outcome.scores
+    assert len(list(night.home.glob("*scores-*.duckdb"))) == 1
+    forced = nightly.run(
+        replace(worse, started_at=night.started_at + timedelta(seconds=2)),
+        override="Ada: to see it",
+    )
+    assert (night.home / publish.CURRENT).resolve() == forced.scores
+    by = read(night, "select distinct overridden_by from gates where not passed")
+    assert by.get_column("overridden_by").to_list() == ["Ada: to see it"]
+
+
+def test_a_calibration_of_another_behaviour_is_refused_when_it_is_loaded(done) -> None:
+    night, outcome = done
+    folder = night.home / "models" / outcome.trained.version
+    described = {n: json.loads((folder / f"{n}.json").read_text()) for n in ("click", "purchase")}
+    described["click"]["calibration"] = described["purchase"]["calibration"]
+    good = (folder / "click.json").read_text()
+    (folder / "click.json").write_text(json.dumps(described["click"], indent=2))
+    with pytest.raises(DamagedModel, match=r"click\.json: checksum differs"):
+        models.load(folder)
+    (folder / "click.json").write_text(good)
+    assert models.load(folder).version == outcome.trained.version
