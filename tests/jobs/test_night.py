@@ -348,7 +348,7 @@ def test_the_bins_sum_to_the_metrics_of_their_segment(done) -> None:
         """,
     )
     assert len(differing) == 4
-    assert differing["compared"].min() > 2 * 2 * 2 * 10
+    assert differing["compared"].min() > 2 * 2 * 10
     assert differing["differing"].sum() == 0
     generators = [f"generator:{name}" for name in night.config.candidates.budgets]
     found = set(read(night, "select distinct segment from calibration")["segment"])
