@@ -38,7 +38,9 @@ def allowed(field: FieldInfo) -> str:
         if (value := getattr(constraint, name, None)) is not None
     ]
     patterns = [rule.pattern for rule in field.metadata if getattr(rule, "pattern", None)]
-    choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
+    listed = get_args(field.annotation)
+    nested = [choice for part in listed for choice in get_args(part)]
+    choices = [choice for choice in (*listed, *nested) if isinstance(choice, str)]
     return ", ".join([*bounds, *patterns, *choices])
 
 
