@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from jobs.config import CampaignConfig
+from jobs.config_sections import CampaignConfig
 
 # A spreadsheet runs a cell that starts with one of these as a formula.
 _FORMULA = r"^[=+\-@\t\r]"

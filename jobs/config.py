@@ -6,14 +6,10 @@ Imports pydantic and the standard library only, so that `nightrank --help` stays
 from __future__ import annotations
 
 import os
-import re
-import string
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,300 +19,25 @@ from pydantic_settings import (
 
 from jobs.config_checks import contradictions
 from jobs.config_errors import problem, unknown
+from jobs.config_sections import (
+    CampaignConfig,
+    CandidatesConfig,
+    EncoderConfig,
+    EventsConfig,
+    GatesConfig,
+    ItemsConfig,
+    PredictConfig,
+    ProfileConfig,
+    ReviewsConfig,
+    SafeName,
+    ScoringConfig,
+    SourcesConfig,
+    TrainingConfig,
+    UsersConfig,
+)
 from jobs.errors import ConfigError
 
 ENV_PREFIX = "NIGHTRANK__"
-ITEM_COLUMNS = (
-    "item_id", "title", "description", "category", "brand", "price", "available", "created_at",
-)  # fmt: skip
-USER_COLUMNS = ("user_id", "consent", "created_at", "known_since")
-# The keys of [candidates] that are no generator.
-SHARED = ("per_user", "popular_half_life_days", "ease_items", "new_item_days")
-
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Above0 = Annotated[float, Field(gt=0)]
-Bounds = tuple[Above0, Above0]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Format = Literal["sql", "parquet", "csv", "ndjson"]
-T = TypeVar("T")
-
-
-def source_format(source: str) -> Format | None:
-    r"""How a source is read: by its file name's ending, or as SQL. None when neither is clear.
-
-    >>> source_format("events/*.csv.gz"), source_format("-- daily\nSELECT 1"), source_format("x")
-    ('csv', 'sql', None)
-    """
-    code = re.sub(r"--[^\n]*|/\*.*?\*/", " ", source, flags=re.DOTALL).lstrip(" \t\r\n(")
-    if re.match(r"(select|with|from)\b", code, flags=re.IGNORECASE):
-        return "sql"
-    ending = re.search(r"\.(parquet|csv|tsv|ndjson|jsonl)(\.gz|\.zst)?$", source.lower())
-    if not ending or (ending[1] == "parquet" and ending[2]):
-        return None
-    formats: dict[str, Format] = {"parquet": "parquet", "csv": "csv", "tsv": "csv"}
-    return formats.get(ending[1], "ndjson")
-
-
-def _key(default: T, description: str) -> T:
-    """A key with its default and the sentence that docs and error messages give for it."""
-    field: T = Field(default=default, description=description)
-    return field
-
-
-class Section(BaseModel):
-    """A table of the file: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SourcesConfig(Section):
-    """Where the rows come from."""
-
-    items: str = Field(description="Items: a path or glob (Parquet, CSV, NDJSON), or SQL.")
-    reviews: str | None = _key(None, "Reviews: a path, glob or SQL.")
-    events: str | None = _key(None, "Events: a path, glob or SQL.")
-    users: str | None = _key(None, "Users, consent, attributes: path, glob or SQL.")
-    attach: dict[Column, str] = _key(
-        {}, "Databases that SQL may read, by name: a DuckDB file or `postgres:...`."
-    )
-    max_quarantined_share: Share = _key(
-        0.05, "The night is refused when more of a source's rows than this are bad."
-    )
-
-    @field_validator("items", "reviews", "events", "users")
-    @classmethod
-    def _readable(cls, source: str | None) -> str | None:
-        if source is not None and source_format(source) is None:
-            raise ValueError(
-                "is neither SQL (starting with select, with or from) nor a file name ending in "
-                ".parquet, .csv, .tsv, .ndjson or .jsonl (text files also .gz, .zst); "
-                "read other formats with SQL, such as select * from read_json('x.json')"
-            )
-        return source
-
-
-class ItemsConfig(Section):
-    """What is known of an item."""
-
-    attributes: list[Column] = _key([], "Further columns of items, as features.")
-    text: str = _key(
-        "{title}. {brand}. {category}. {description}",
-        "Template of the text that is encoded; names columns of items in braces.",
-    )
-    max_characters: Positive = _key(2000, "An item's text is cut to this length.")
-
-    @field_validator("attributes")
-    @classmethod
-    def _new_columns(cls, attributes: list[str]) -> list[str]:
-        return _attributes(attributes, taken=ITEM_COLUMNS)
-
-    @model_validator(mode="after")
-    def _template(self) -> ItemsConfig:
-        allowed = ["title", "description", "category", "brand", *self.attributes]
-        try:
-            parts = list(string.Formatter().parse(self.text))
-        except ValueError as error:
-            raise ValueError(f"items.text = {self.text!r} is no template: {error}") from None
-        names = [
-            name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-            for _, name, spec, conversion in parts
-            if name is not None
-        ]
-        if not names or (unknown := [name for name in names if name not in allowed]):
-            found = f"names {unknown[0]!r}" if names else "names no column"
-            raise ValueError(
-                f"items.text = {self.text!r} {found}; use one or more of "
-                + ", ".join(f"{{{name}}}" for name in allowed)
-            )
-        return self
-
-
-class UsersConfig(Section):
-    """What is known of a user."""
-
-    attributes: list[Column] = _key([], "Further columns of users, as features.")
-
-    @field_validator("attributes")
-    @classmethod
-    def _new_columns(cls, attributes: list[str]) -> list[str]:
-        return _attributes(attributes, taken=USER_COLUMNS)
-
-
-class ReviewsConfig(Section):
-    """How reviews are used."""
-
-    weight: Above0 = _key(
-        1.0, "Weight of a review's text in a profile, relative to events.weights."
-    )
-    max_characters: Positive = _key(5000, "A review's text is cut to this length.")
-
-
-class EventsConfig(Section):
-    """The behaviours that events may hold."""
-
-    weights: dict[str, Above0] = _key(
-        {}, "Every behaviour the events may hold, with its weight in a profile."
-    )
-    implies: dict[str, str] = _key(
-        {}, 'What comes with a behaviour, as in `{ buy = "view" }`: P(buy) <= P(view) is checked.'
-    )
-
-    def implied_by(self, behaviour: str) -> list[str]:
-        """What comes with a behaviour, the nearest first.
-
-        >>> EventsConfig(implies={"buy": "cart", "cart": "view"}).implied_by("buy")
-        ['cart', 'view']
-        """
-        found: list[str] = []
-        while (behaviour := self.implies.get(behaviour, "")) and behaviour not in found:
-            found.append(behaviour)
-        return found
-
-
-class EncoderConfig(Section):
-    """The language model that turns text into vectors."""
-
-    model: str = _key("packaged/all-MiniLM-L6-v2", "Model name, folder, or `packaged/NAME`.")
-    revision: str | None = _key(None, "Revision of a model from a hub.")
-    device: Literal["auto", "cpu", "cuda"] = _key("auto", "Where the model runs.")
-    max_tokens: Positive = _key(128, "A text is cut to this many tokens.")
-    batch_size: Positive = _key(32, "Texts encoded at a time.")
-    prompt: str | None = _key(None, "Text put before every text, if the model asks.")
-
-
-class ProfileConfig(Section):
-    """How a user's history becomes a profile."""
-
-    half_life_days: Above0 = _key(90.0, "An event this old weighs half of one today.")
-
-
-class CandidatesConfig(Section):
-    """How many candidates each generator may propose for a user; 0 switches one off."""
-
-    nearest: Count = _key(60, "Items nearest to the profile.")
-    last: Count = _key(0, "Items with a text near to the last item's.")
-    last_3: Count = _key(0, "Items with a text near to the mean of the last three.")
-    interests: Count = _key(0, "Items near to one of several interests of the history.")
-    reviews: Count = _key(40, "Items of reviews nearest to the profile.")
-    cooccurrence: Count = _key(60, "Items used together with those of the history.")
-    two_hop: Count = _key(0, "Items two steps of `directed` away, and not one.")
-    directed: Count = _key(0, "Items used just after, or before, the latest ones.")
-    ease: Count = _key(0, "Items that a linear model of whole histories expects.")
-    factors: Count = _key(0, "Items near to the latest ones in a matrix factorisation.")
-    similar: Count = _key(0, "Items with a text near to one of the latest items'.")
-    attributes: Count = _key(0, "Items sharing rare words of brand, category, attributes.")
-    kinds: Count = _key(0, "Items popular in brand, category, attributes of the latest.")
-    two_tower: Count = _key(0, "Items that a model of text and order expects next.")
-    popular: Count = _key(60, "Items popular of late.")
-    popular_recent: Count = _key(0, "The same with a half-life six times shorter.")
-    trending: Count = _key(0, "Items more popular now than before.")
-    new: Count = _key(0, "New items near to the profile.")
-    history: Count = _key(50, "Items of the user's own history, those that are due first.")
-    per_user: Positive = _key(200, "Cap of all of them together.")
-    popular_half_life_days: Above0 = _key(30.0, "An event this old counts half for popularity.")
-    ease_items: Positive = _key(6000, "So many of the commonest items take part in `ease`.")
-    new_item_days: Above0 = _key(30.0, "An item listed at most so many days ago is new.")
-
-    @property
-    def budgets(self) -> dict[str, int]:
-        """Candidates per user of every generator that is on, by its name."""
-        return {name: k for name in self._generators() if (k := getattr(self, name))}
-
-    @classmethod
-    def _generators(cls) -> list[str]:
-        return [name for name in cls.model_fields if name not in SHARED]
-
-    @model_validator(mode="after")
-    def _one_is_on(self) -> CandidatesConfig:
-        if not self.budgets:
-            raise ValueError(
-                "candidates: every generator is 0, so nothing could be scored; give one of "
-                + ", ".join(self._generators())
-            )
-        return self
-
-
-class PredictConfig(Section):
-    """A behaviour whose probability is predicted."""
-
-    behaviour: str = Field(description="The behaviour; one of events.weights.")
-    horizon_days: Positive = Field(description="Length of the label window in days.")
-    repeats: bool = _key(
-        False, "Whether an item the user has already done this with can be proposed."
-    )
-
-
-class TrainingConfig(Section):
-    """How the model is trained."""
-
-    windows: Positive = _key(3, "Label windows to train on, one horizon apart.")
-    negative_share: Fraction = _key(0.2, "Share of the pairs without the behaviour that is kept.")
-    learning_rate: Fraction = _key(0.05, "LightGBM's learning rate.")
-    num_leaves: Annotated[int, Field(ge=2)] = _key(31, "Leaves of a tree.")
-    min_rows_per_leaf: Positive = _key(50, "Least training rows in a leaf.")
-    max_rounds: Positive = _key(400, "Most trees.")
-    early_stopping_rounds: Positive = _key(30, "Stop after this many trees without gain.")
-    retrain_after_days: Count = _key(7, "Age at which a model is retrained; 0: nightly.")
-    baselines: list[Literal["popularity", "logistic", "no_embeddings"]] = _key(
-        ["popularity"], "What is measured beside the models; all but popularity cost time."
-    )
-    dimensions: Count = _key(16, "Principal components of the vectors, as features.")
-    seed: Count = _key(0, "Seed of every random choice.")
-
-
-class ScoringConfig(Section):
-    """How the users are scored."""
-
-    users_per_shard: Positive = _key(2000, "Users scored at a time.")
-    threads: Count = _key(0, "Threads to use; 0: all cores.")
-    reasons_per_user: Count = _key(5, "So many first places of a list get reasons; 0: none.")
-
-
-class GatesConfig(Section):
-    """What must hold before a night is published; else the last good one stays current."""
-
-    predicted_over_observed: Bounds = _key((0.7, 1.4), "On the test window: least and most.")
-    normalised_entropy: Above0 = _key(
-        0.999, "Likewise: most; at 1 the model knows the base rate only."
-    )
-    calibration_error: Above0 = _key(0.5, "Likewise: most, as a share of the base rate.")
-    rows_over_last: Bounds = _key(
-        (0.5, 2.0), "Rows of a behaviour over those of the last good night: least and most."
-    )
-    score_drift: Above0 = _key(
-        0.25, "Most population stability index of probabilities against the last good night."
-    )
-    null_share_risen: Share = _key(
-        0.2, "Most by which a feature's share of unknown values may rise in a night."
-    )
-    outside_share_risen: Share = _key(
-        0.2, "Likewise for its share of known values out of the range seen in training."
-    )
-
-    @field_validator("predicted_over_observed", "rows_over_last")
-    @classmethod
-    def _ordered(cls, bounds: tuple[float, float]) -> tuple[float, float]:
-        if bounds[0] >= bounds[1]:
-            raise ValueError(f"{list(bounds)}: the first is the least, the second the most")
-        return bounds
-
-
-class CampaignConfig(Section):
-    """A list of items per user for one mailing."""
-
-    name: SafeName = Field(description="Name of the list and its file.")
-    behaviour: str = Field(description="The predicted behaviour that orders the list.")
-    items_per_user: Positive = _key(5, "Most items for a user.")
-    min_probability: Share = _key(0.0, "Items less probable than this are left out.")
-    cool_off_days: Count = _key(0, "Leave out users whose last `cool_off_after` is younger.")
-    cool_off_after: str | None = _key(None, "Behaviour that cool_off_days counts from.")
-    require_consent: bool = _key(
-        True, "Only users with consent = true; false states that none is needed."
-    )
 
 
 class Config(BaseSettings):
@@ -423,12 +144,3 @@ def to_toml(config: Config) -> str:
     import tomli_w
 
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
-
-
-def _attributes(attributes: list[str], *, taken: Sequence[str]) -> list[str]:
-    wrong = [name for name in attributes if name in taken or attributes.count(name) > 1]
-    if wrong:
-        raise ValueError(
-            f"{wrong[0]!r} is named twice or is a column of the contract ({', '.join(taken)})"
-        )
-    return attributes

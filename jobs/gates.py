@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs import publish
-from jobs.config import GatesConfig
+from jobs.config_sections import GatesConfig
 from jobs.console import log
 from jobs.errors import GateRefused
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from jobs.casts import VALUE_CHARACTERS
-from jobs.config import ITEM_COLUMNS, USER_COLUMNS, Config
+from jobs.config import Config
+from jobs.config_sections import ITEM_COLUMNS, USER_COLUMNS
 from jobs.contracts import Source, cells, column_of, contract
 from jobs.errors import DataRefused, table
 from jobs.sources import SourceRows, read_source, same_type

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from jobs.casts import VALUE_CHARACTERS, cast_sql, check_columns, named, quoted
-from jobs.config import source_format
+from jobs.config_sections import source_format
 from jobs.contracts import Row, cells
 from jobs.errors import ConfigError, InputMissing
 

@@ -1,7 +1,7 @@
 """Trains, calibrates and tests one model for each predicted behaviour."""
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jobs.baselines import Rivals, fit_rivals
 from jobs.config import Config
-from jobs.evaluation import calibrated_baseline, candidate_misses, evaluate_window
+from jobs.evaluation import Baseline, calibrated_baseline, candidate_misses, evaluate_window
 from jobs.implied import order_metrics
 from jobs.propensity import People, people_of, train_propensities
 from jobs.scoring import score_shard
@@ -25,7 +25,7 @@ from rank.model import Model
 from rank.projection import Projection
 from rank.propensity import Propensity
 from rank.trees import Example, Hyperparameters, TooFewPositives, grow
-from rank.windows import training_windows
+from rank.windows import Windows, training_windows
 
 OnProgress = Callable[[str], None]
 # For the pairs of one shard that are learnt from: may the behaviour still come, whose they are,
@@ -114,6 +114,47 @@ def _train(
     without: Collection[str],
     on_progress: OnProgress,
 ) -> Trained:
+    windows = _windows(material, as_of)
+    projection = champion.projection if champion else material.fit_projection(windows.first)
+
+    def state(start: datetime) -> State:
+        on_progress(f"window {start:%Y-%m-%d}")
+        return State(material, start, projection, without=without)
+
+    grown = _grow_all(material.config, map(state, (*windows.train, windows.stop)))
+    calibrated = _calibrate_all(state(windows.calibrate), grown, champion)
+    tested = state(windows.test)
+    judged = _judge(tested, calibrated, champion)
+    misses = candidate_misses(tested)
+    evaluations = [
+        evaluate_window(tested, model, baseline, outcome, misses)
+        for model, outcome, baseline in zip(
+            judged.models, judged.outcomes, calibrated.baselines, strict=True
+        )
+    ]
+    propensities, of_users = train_propensities(
+        material.config,
+        [*grown.people, calibrated.people, people_of(tested)],
+        parameters=hyperparameters(material.config),
+        on_progress=on_progress,
+    )
+    of_pairs = [evaluation.metrics for evaluation in evaluations]
+    ordered = order_metrics(material.config, judged.by_behaviour)
+    groups = tested.feature_groups()
+    return Trained(
+        as_of=as_of,
+        models=tuple(map(_calibrate, judged.models, judged.outcomes)),
+        propensities=propensities,
+        projection=projection,
+        metrics=pl.concat([*of_pairs, ordered, of_users]),
+        calibration=pl.concat(evaluation.calibration for evaluation in evaluations),
+        importance=pl.concat(model.importance(groups) for model in judged.models),
+        misses=misses,
+        contest=judged.contest,
+    )
+
+
+def _windows(material: Material, as_of: datetime) -> Windows:
     config = material.config
     windows = training_windows(
         as_of, horizon_days=config.longest_horizon_days, train=config.training.windows
@@ -123,55 +164,76 @@ def _train(
             f"nobody is known before the first window, {windows.first:%Y-%m-%d}: choose a later "
             "as_of"
         )
-    projection = champion.projection if champion else material.fit_projection(windows.first)
+    return windows
 
-    def state(start: datetime) -> State:
-        on_progress(f"window {start:%Y-%m-%d}")
-        return State(material, start, projection, without=without)
 
-    learnt = [_learnt(state(start)) for start in (*windows.train, windows.stop)]
-    examples, people = [window.examples for window in learnt], [w.people for w in learnt]
-    grown = [_grow(config, wanted.behaviour, examples) for wanted in config.predict]
-    parameters = hyperparameters(config)
-    rivals = fit_rivals(config, examples, learnt[0].groups, parameters=parameters)
-    del learnt, examples
-    contestants = [*grown, *(champion.models if champion else ())]
-    calibrated_on = state(windows.calibrate)
-    outcomes = _outcomes(calibrated_on, contestants, rivals)
-    people.append(people_of(calibrated_on))
-    del calibrated_on
-    calibrated = [_calibrate(*both) for both in zip(contestants, outcomes, strict=True)]
-    names: list[str] = list(config.training.baselines)
-    baselines = [{n: calibrated_baseline(o, n) for n in names} for o in outcomes[: len(grown)]]
-    tested = state(windows.test)
-    outcomes = _outcomes(tested, calibrated, rivals)
-    contest = _contest(champion, grown, outcomes, seed=config.training.seed)
-    kept = slice(len(grown), None) if contest["worse"].any() else slice(len(grown))
-    chosen = list(zip(calibrated[kept], outcomes[kept], strict=True))
-    misses = candidate_misses(tested)
-    evaluations = [
-        evaluate_window(tested, model, baseline, outcome, misses)
-        for (model, outcome), baseline in zip(chosen, baselines, strict=True)
-    ]
-    groups = tested.feature_groups()
-    ordered = order_metrics(config, {model.behaviour: outcome for model, outcome in chosen})
-    for row in ordered.filter(pl.col("metric") == "order_violations").iter_rows(named=True):
-        on_progress("{behaviour} {segment}: {value:.2%} of the pairs violate it".format(**row))
-    propensities, of_users = train_propensities(
-        config, [*people, people_of(tested)], parameters=parameters, on_progress=on_progress
+class _Grown(NamedTuple):
+    """Not yet calibrated: models, the rivals they are measured against, who was learnt from."""
+
+    models: list[Model]
+    rivals: Rivals
+    people: list[People]
+
+
+def _grow_all(config: Config, states: Iterable[State]) -> _Grown:
+    """Grow on all states but the last, which ends the growing."""
+    examples, people = [], []
+    groups: dict[str, str] = {}
+    for state in states:
+        examples.append(examples_of(state))
+        people.append(people_of(state))
+        groups = groups or state.feature_groups()
+    models = [_grow(config, wanted.behaviour, examples) for wanted in config.predict]
+    rivals = fit_rivals(config, examples, groups, parameters=hyperparameters(config))
+    return _Grown(models, rivals, people)
+
+
+class _Calibrated(NamedTuple):
+    """New models, then the champion's, calibrated on one window, as the baselines are."""
+
+    models: list[Model]
+    baselines: list[dict[str, Baseline]]
+    rivals: Rivals
+    people: People
+
+
+def _calibrate_all(state: State, grown: _Grown, champion: Trained | None) -> _Calibrated:
+    contestants = [*grown.models, *(champion.models if champion else ())]
+    outcomes = _outcomes(state, contestants, grown.rivals)
+    names: list[str] = list(state.material.config.training.baselines)
+    mine = outcomes[: len(grown.models)]
+    return _Calibrated(
+        models=list(map(_calibrate, contestants, outcomes)),
+        baselines=[
+            {name: calibrated_baseline(outcome, name) for name in names} for outcome in mine
+        ],
+        rivals=grown.rivals,
+        people=people_of(state),
     )
-    metrics = [*(evaluation.metrics for evaluation in evaluations), ordered, of_users]
-    return Trained(
-        as_of=as_of,
-        models=tuple(_calibrate(model, outcome) for model, outcome in chosen),
-        propensities=propensities,
-        projection=projection,
-        metrics=pl.concat(metrics),
-        calibration=pl.concat(evaluation.calibration for evaluation in evaluations),
-        importance=pl.concat(model.importance(groups) for model, _ in chosen),
-        misses=misses,
-        contest=contest,
-    )
+
+
+class _Judged(NamedTuple):
+    """The models that are kept, and what they said of the test window."""
+
+    models: list[Model]
+    outcomes: list[pl.DataFrame]
+    contest: pl.DataFrame
+
+    @property
+    def by_behaviour(self) -> dict[str, pl.DataFrame]:
+        return {m.behaviour: o for m, o in zip(self.models, self.outcomes, strict=True)}
+
+
+def _judge(tested: State, calibrated: _Calibrated, champion: Trained | None) -> _Judged:
+    """The new models, or all of the champion's where one of the new ones is worse."""
+    outcomes = _outcomes(tested, calibrated.models, calibrated.rivals)
+    n = len(calibrated.baselines)
+    new, old = calibrated.models[:n], calibrated.models[n:]
+    seed = tested.material.config.training.seed
+    contest = _contest(champion, new, outcomes, seed=seed)
+    if contest["worse"].any():
+        return _Judged(old, outcomes[n:], contest)
+    return _Judged(new, outcomes[:n], contest)
 
 
 def _contest(
@@ -202,18 +264,6 @@ def _contest(
         )
         rows.append((model.behaviour, champion.version, difference, low, high, low > 0))
     return pl.DataFrame(rows, CONTEST, orient="row")
-
-
-class _Learnt(NamedTuple):
-    """What is learnt from one window; `groups` has the group of each feature."""
-
-    examples: dict[str, Example]
-    people: People
-    groups: dict[str, str]
-
-
-def _learnt(state: State) -> _Learnt:
-    return _Learnt(examples_of(state), people_of(state), state.feature_groups())
 
 
 def examples_of(state: State) -> dict[str, Example]:

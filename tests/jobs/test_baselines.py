@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from embed import Encoder
 from jobs.baselines import TEXT_GENERATORS, TEXT_GROUPS, fit_rivals, without_text
-from jobs.config import CandidatesConfig
+from jobs.config_sections import CandidatesConfig
 from jobs.scoring import score_shard
 from jobs.state import Material, State
 from jobs.training import Trained, examples_of, hyperparameters, train_models

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.campaigns import export, select_list
-from jobs.config import CampaignConfig
+from jobs.config_sections import CampaignConfig
 
 SCHEMA = """
 create table predictions as select 'r1' as run_id, timestamp '2025-06-01' as as_of, * from (values

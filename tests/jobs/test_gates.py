@@ -12,7 +12,7 @@ import pytest
 from nights import read, write_night
 
 from jobs import gates, models, nightly, publish, training
-from jobs.config import GatesConfig
+from jobs.config_sections import GatesConfig
 from jobs.errors import GateRefused
 from jobs.nightly import Night
 from rank.labels import labels
