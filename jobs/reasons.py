@@ -21,18 +21,19 @@ TITLE_CHARACTERS = 80
 SIMILARITY_DIGITS = 4
 
 SENTENCES = {
-    reasons.SIMILAR: 'Similar to "{title}", which this user last used on {day} '
-    "(text similarity {similarity:.2f}).",
-    reasons.OTHERS: 'Others who used "{title}", as this user did on {day}, used it too.',
+    reasons.SIMILAR: 'Similar to "{title}" (last {done} by this user on {day}; '
+    "text similarity {similarity:.2f}).",
+    reasons.OTHERS: 'Goes together with "{title}" in the histories of users '
+    "(last {done} by this user on {day}).",
     reasons.OWN_REVIEWS: 'Close to what this user wrote about "{title}" on {day} '
     "(text similarity {similarity:.2f}).",
     reasons.REVIEWS: "A review of it, of {day}, is close to this user's taste "
     "(text similarity {similarity:.2f}).",
-    reasons.POPULAR: f"Popular now: used {{events}} times by all users in {SHOWN_DAYS} days.",
+    reasons.POPULAR: f"Popular now: {{events}} events of all users in {SHOWN_DAYS} days.",
     reasons.PRICE: "Its price suits what this user usually chooses.",
-    reasons.KIND: 'This user has chosen the {attribute} "{value}" before.',
-    reasons.AGAIN: "This user has used it before, last on {day}.",
-    reasons.DUE: "Due again: this user last used it on {day}.",
+    reasons.KIND: 'This user is interested in the {attribute} "{value}".',
+    reasons.AGAIN: "This user knows it: last {done} on {day}.",
+    reasons.DUE: "Due again: last {done} by this user on {day}.",
     reasons.ITEM: "Its own qualities speak for it, such as age, ratings and content.",
     reasons.AGREEMENT: "Several ways of finding items agree on it.",
     reasons.USER: "This user's own activity and profile speak for it.",
@@ -150,6 +151,7 @@ class Reasons:
             item_ids.gather(rows.get_column("of_item")).alias("evidence_item_id"),
             user_ids.gather(author).alias("evidence_user_id"),
             evidence_at="of_at",
+            evidence_behaviour="of_behaviour",
             evidence_attribute="of_attribute",
             evidence_events="of_events",
             similarity=pl.col("of_similarity").round(SIMILARITY_DIGITS),
@@ -177,6 +179,7 @@ class Reasons:
         return SENTENCES[row["family"]].format(
             title=row["title"],
             day=row["day"],
+            done=row["of_behaviour"],
             similarity=row["of_similarity"],
             events=row["of_events"],
             attribute=attribute,

@@ -26,7 +26,6 @@ Rows = NDArray[np.int32]
 # What one family shows: some columns of `SCHEMA`.
 Shown = dict[str, Any]
 NONE = -1
-_NO_TIME = np.iinfo(np.int64).min
 
 SCHEMA: dict[str, pl.DataType] = {
     "item": pl.Int32(),
@@ -35,6 +34,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "attribute": pl.String(),
     "events": pl.Int64(),
     "at": pl.Datetime("us"),
+    "behaviour": pl.String(),
     "found": pl.Boolean(),
 }
 
@@ -67,7 +67,8 @@ class Evidence:
             `review`: its row; `similarity`: cosine of the texts, for `what others did` the
             strength in `together`; `attribute`: name of a column of the items; `events`: number
             of everybody's events in the last 30 days; `at`: time of the review, or of the user's
-            last event on `item`; `found`: whether there is any. What there is not is null.
+            last event on `item`, whose `behaviour` it tells; `found`: whether there is any
+            evidence. What there is not is null.
         """
         users, items = (pairs.get_column(name).to_numpy() for name in ("user", "item"))
         shown: Shown = {"found": np.ones(len(pairs), dtype=bool)}
@@ -81,12 +82,12 @@ class Evidence:
 
     @cached_property
     def _last_used(self) -> PairTable:
-        """Microseconds of each user's last event on each item."""
+        """The row of each user's last event on each item."""
         n_items = len(self.known.items)
         keys = self.known.codes("user").astype(np.int64) * n_items + self.known.codes("item")
-        distinct, latest = np.unique(keys[::-1], return_index=True)  # events are sorted by time
-        ts = self.known.events.get_column("ts").dt.epoch("us").to_numpy()[::-1][latest]
-        return PairTable(distinct, {"ts": np.append(ts, _NO_TIME)}, n_items)
+        distinct, place = np.unique(keys[::-1], return_index=True)  # events are sorted by time
+        row = np.append(len(keys) - 1 - place, NONE)
+        return PairTable(distinct, {"row": row}, n_items)
 
     @cached_property
     def _events_of_late(self) -> NDArray[np.int64]:
@@ -104,11 +105,18 @@ class Evidence:
             found[of] = (rows, start)
         return found
 
-    def used_at(self, users: Rows, items: Rows) -> pl.Series:
-        """(n,) time of the user's last event on the item, null without one."""
-        found = self._last_used.find(users, np.maximum(items, 0))
-        ts = pl.Series("at", self._last_used.columns["ts"][found]).replace(_NO_TIME, None)
-        return pl.select(pl.when(pl.Series(items >= 0)).then(ts)).to_series().cast(SCHEMA["at"])
+    def of_item(self, users: Rows, items: Rows) -> Shown:
+        """An earlier item of each user, -1 for none, with the user's last event on it."""
+        found = items != NONE
+        row = self._last_used.columns["row"][self._last_used.find(users, np.maximum(items, 0))]
+        events = self.known.events.select("ts", pl.col("behaviour").cast(pl.String))
+        last = events[_or_null(np.where(found, row, NONE))]
+        return {
+            "item": _or_null(items),
+            "at": last.get_column("ts"),
+            "behaviour": last.get_column("behaviour"),
+            "found": found,
+        }
 
 
 Finder = Callable[[Evidence, Rows, Rows, Values], Shown]
@@ -140,12 +148,8 @@ def _strongest_item(evidence: Evidence, users: Rows, items: Rows, strength: Valu
     best = strength.argmax(axis=1)[:, None]
     most = np.take_along_axis(strength, best, axis=1).ravel()
     item = np.where(most > 0, np.take_along_axis(past, best, axis=1).ravel(), NONE)
-    return {
-        "item": _or_null(item),
-        "similarity": np.where(most > 0, most, np.nan),
-        "at": evidence.used_at(users, item),
-        "found": most > 0,
-    }
+    similarity = np.where(most > 0, most, np.nan)
+    return {"similarity": similarity, **evidence.of_item(users, item.astype(np.int32))}
 
 
 def _own_reviews(evidence: Evidence, users: Rows, items: Rows, profiles: Values) -> Shown:
@@ -213,16 +217,14 @@ def _kind(evidence: Evidence, users: Rows, items: Rows, profiles: Values) -> Sho
 
 
 def _again(evidence: Evidence, users: Rows, items: Rows, profiles: Values) -> Shown:
-    at = evidence.used_at(users, items)
-    found = at.is_not_null().to_numpy()
-    return {"item": _or_null(np.where(found, items, NONE)), "at": at, "found": found}
+    used = evidence._last_used.find(users, items) < len(evidence._last_used.keys)
+    return evidence.of_item(users, np.where(used, items, np.int32(NONE)))
 
 
 def _due(evidence: Evidence, users: Rows, items: Rows, profiles: Values) -> Shown:
     table = evidence.known.due_table
     due = table.columns["pair_due"][table.find(users, items)]
-    item = np.where(np.isnan(due), NONE, items)
-    return {"item": _or_null(item), "at": evidence.used_at(users, item), "found": item >= 0}
+    return evidence.of_item(users, np.where(np.isnan(due), np.int32(NONE), items))
 
 
 _FINDERS: dict[str, Finder] = {

@@ -101,17 +101,24 @@ def test_what_is_cited_existed_before_as_of(done) -> None:
     own = reviews.get_column("family") == "own reviews"
     assert (reviews["evidence_user_id"] == reviews["user_id"]).equals(own)
     events = pl.read_parquet(night.root / "events.parquet").filter(pl.col("ts") < AS_OF)
-    last = events.group_by("user_id", evidence_item_id="item_id").agg(pl.col("ts").max())
+    last = events.group_by("user_id", evidence_item_id="item_id").agg(
+        pl.col("ts").max(), did=pl.col("behaviour").filter(pl.col("ts") == pl.col("ts").max())
+    )
     joined = items.join(last, on=["user_id", "evidence_item_id"], how="left")
     assert (joined["ts"] == joined["evidence_at"]).all()
     assert joined.get_column("ts").null_count() == 0
+    assert (
+        joined.select(pl.col("did").list.contains(pl.col("evidence_behaviour"))).to_series().all()
+    )
 
 
 def test_only_what_speaks_for_a_row_has_evidence(done) -> None:
     night, _ = done
     rows = read(night, "select * from reasons where contribution < 0")
     evidence = [name for name in rows.columns if name.startswith("evidence_")]
-    assert rows.select(*evidence, "similarity").null_count().row(0) == (len(rows),) * 6
+    assert rows.select(*evidence, "similarity").null_count().row(0) == (len(rows),) * len(
+        [*evidence, "similarity"]
+    )
     shown = read(night, "select * from reasons where similarity is not null")
     assert shown.get_column("similarity").min() > 0
     assert read(night, "select * from reasons where contribution = 0").is_empty()
@@ -142,6 +149,7 @@ def test_a_sentence_is_of_the_strongest_family_that_has_something_to_say(done) -
             )
             if row["evidence_at"] is not None:
                 assert f"{row['evidence_at']:%Y-%m-%d}" in reason
+                assert (row["evidence_behaviour"] or "") in reason
         assert not re.search("<|None|null", reason)
     assert len(seen) >= 5
 

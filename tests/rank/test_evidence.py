@@ -98,19 +98,19 @@ def near(radians: float) -> object:
 
 def test_the_nearest_other_earlier_item(world: Evidence) -> None:
     assert found(world, reasons.SIMILAR) == {
-        (ANN, TEA): {"item": CUP, "similarity": near(0.6), "at": at(40)},
-        (ANN, SAW): {"item": CUP, "similarity": near(0.8), "at": at(40)},
-        (ANN, OIL): {"item": CUP, "similarity": near(1.4), "at": at(40)},
-        (BEN, TEA): {"item": SAW, "similarity": near(1.4), "at": at(9)},
-        (BEN, OIL): {"item": SAW, "similarity": near(0.6), "at": at(9)},
+        (ANN, TEA): {"item": CUP, "similarity": near(0.6), "at": at(40), "behaviour": "view"},
+        (ANN, SAW): {"item": CUP, "similarity": near(0.8), "at": at(40), "behaviour": "view"},
+        (ANN, OIL): {"item": CUP, "similarity": near(1.4), "at": at(40), "behaviour": "view"},
+        (BEN, TEA): {"item": SAW, "similarity": near(1.4), "at": at(9), "behaviour": "buy"},
+        (BEN, OIL): {"item": SAW, "similarity": near(0.6), "at": at(9), "behaviour": "buy"},
     }
 
 
 def test_the_earlier_item_most_often_used_with_it(world: Evidence) -> None:
     assert found(world, reasons.OTHERS) == {
-        (ANN, TEA): {"item": CUP, "similarity": 2.0, "at": at(40)},
-        (ANN, SAW): {"item": CUP, "similarity": 1.0, "at": at(40)},
-        (ANN, OIL): {"item": CUP, "similarity": 3.0, "at": at(40)},
+        (ANN, TEA): {"item": CUP, "similarity": 2.0, "at": at(40), "behaviour": "view"},
+        (ANN, SAW): {"item": CUP, "similarity": 1.0, "at": at(40), "behaviour": "view"},
+        (ANN, OIL): {"item": CUP, "similarity": 3.0, "at": at(40), "behaviour": "view"},
     }
 
 
@@ -132,8 +132,9 @@ def test_the_review_of_the_item_nearest_to_the_profile_by_somebody_else(world: E
 
 
 def test_the_item_itself_where_it_was_used(world: Evidence) -> None:
-    assert found(world, reasons.AGAIN) == {(ANN, TEA): {"item": TEA, "at": at(2)}}
-    assert found(world, reasons.DUE) == {(ANN, TEA): {"item": TEA, "at": at(2)}}
+    bought = {(ANN, TEA): {"item": TEA, "at": at(2), "behaviour": "buy"}}
+    assert found(world, reasons.AGAIN) == bought
+    assert found(world, reasons.DUE) == bought
 
 
 def test_events_of_thirty_days_prices_and_kinds(world: Evidence) -> None:
