@@ -262,6 +262,9 @@ class ScoringConfig(Section):
 class GatesConfig(Section):
     """What must hold before a night is published; else the last good one stays current."""
 
+    least_positives: Positive = _key(
+        100, "Metrics of the test window are held against bounds from so many positives on."
+    )
     predicted_over_observed: Bounds = _key((0.7, 1.4), "On the test window: least and most.")
     normalised_entropy: Above0 = _key(
         0.999, "Likewise: most; at 1 the model knows the base rate only."

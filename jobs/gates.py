@@ -80,11 +80,13 @@ def _of_metrics(bounds: GatesConfig, metrics: pl.DataFrame) -> Iterator[Gate]:
     ours = metrics.filter(pl.col("model") == "nightrank", pl.col("segment") == "all")
     for (behaviour,), rows in ours.group_by("behaviour", maintain_order=True):
         values = dict(rows.select("metric", "value").iter_rows())
+        if values["positives"] < bounds.least_positives:  # chance alone would break the bounds
+            continue
         name = "predicted_over_observed"
         yield name, str(behaviour), values[name], *bounds.predicted_over_observed
         name = "normalised_entropy"
         yield name, str(behaviour), values[name], 0.0, bounds.normalised_entropy
-        error = values["calibration_error"] / values["base_rate"] if values["base_rate"] else np.nan
+        error = values["calibration_error"] / values["base_rate"]
         yield "calibration_error", str(behaviour), error, 0.0, bounds.calibration_error
 
 
