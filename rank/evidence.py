@@ -110,7 +110,7 @@ class Evidence:
         found = items != NONE
         row = self._last_used.columns["row"][self._last_used.find(users, np.maximum(items, 0))]
         events = self.known.events.select("ts", pl.col("behaviour").cast(pl.String))
-        last = events[_or_null(np.where(found, row, NONE))]
+        last = events.select(pl.all().gather(_or_null(np.where(found, row, NONE))))
         return {
             "item": _or_null(items),
             "at": last.get_column("ts"),

@@ -13,7 +13,7 @@ import pytest
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from jobs.report import by_generator, by_group, by_segment, figure, gains, render, write_report
-from jobs.training import Trained
+from jobs.training import CONTEST, Trained
 from rank.metrics import probability_metrics
 from rank.model import Model
 from rank.projection import Projection
@@ -63,11 +63,13 @@ def make_trained(*, scale: float) -> Trained:
     return Trained(
         as_of=datetime(2025, 6, 1),
         models=(model,),
+        propensities=(),
         projection=Projection(np.zeros(2, np.float32), np.zeros((1, 2), np.float32)),
         metrics=pl.DataFrame(rows, columns, orient="row"),
         calibration=pl.concat(bins),
         importance=model.importance({"known": "similarity", "noise": "price"}),
         misses=pl.DataFrame(),
+        contest=pl.DataFrame(schema=CONTEST),
     )
 
 

@@ -42,7 +42,7 @@ def test_the_published_probabilities_add_up_to_what_happened_in_the_test_window(
     material: Material, champion: Trained
 ) -> None:
     test = training_windows(EARLIER, horizon_days=14, train=2).test
-    outcomes = _outcomes(State(material, test, champion.projection), champion.models)
+    outcomes = _outcomes(State(material, test, champion.projection), champion.models, {})
     told = champion.metrics.filter(
         pl.col("model") == "nightrank",
         pl.col("segment") == "all",
