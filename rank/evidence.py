@@ -67,8 +67,8 @@ class Evidence:
             `review`: its row; `similarity`: cosine of the texts, for `what others did` the
             strength in `together`; `attribute`: name of a column of the items; `events`: number
             of everybody's events in the last 30 days; `at`: time of the review, or of the user's
-            last event on `item`, whose `behaviour` it tells; `found`: whether there is any evidence.
-            What there is not is null.
+            last event on `item`; `behaviour`: which that was; `found`: whether there is any
+            evidence. What there is not is null.
         """
         users, items = (pairs.get_column(name).to_numpy() for name in ("user", "item"))
         shown: Shown = {"found": np.ones(len(pairs), dtype=bool)}
