@@ -109,12 +109,11 @@ class Evidence:
         """An earlier item of each user, -1 for none, with the user's last event on it."""
         found = items != NONE
         row = self._last_used.columns["row"][self._last_used.find(users, np.maximum(items, 0))]
-        events = self.known.events.select("ts", pl.col("behaviour").cast(pl.String))
-        last = events[_or_null(np.where(found, row, NONE))]
+        last, events = _or_null(np.where(found, row, NONE)), self.known.events
         return {
             "item": _or_null(items),
-            "at": last.get_column("ts"),
-            "behaviour": last.get_column("behaviour"),
+            "at": events.get_column("ts").gather(last),
+            "behaviour": events.get_column("behaviour").cast(pl.String).gather(last),
             "found": found,
         }
 
