@@ -67,7 +67,7 @@ class Evidence:
             `review`: its row; `similarity`: cosine of the texts, for `what others did` the
             strength in `together`; `attribute`: name of a column of the items; `events`: number
             of everybody's events in the last 30 days; `at`: time of the review, or of the user's
-            last event on `item`, whose `behaviour` it tells; `found`: whether there is any
+            last event on `item`; `behaviour`: which that was; `found`: whether there is any
             evidence. What there is not is null.
         """
         users, items = (pairs.get_column(name).to_numpy() for name in ("user", "item"))
@@ -109,12 +109,11 @@ class Evidence:
         """An earlier item of each user, -1 for none, with the user's last event on it."""
         found = items != NONE
         row = self._last_used.columns["row"][self._last_used.find(users, np.maximum(items, 0))]
-        events = self.known.events.select("ts", pl.col("behaviour").cast(pl.String))
-        last = events.select(pl.all().gather(_or_null(np.where(found, row, NONE))))
+        last, events = _or_null(np.where(found, row, NONE)), self.known.events
         return {
             "item": _or_null(items),
-            "at": last.get_column("ts"),
-            "behaviour": last.get_column("behaviour"),
+            "at": events.get_column("ts").gather(last),
+            "behaviour": events.get_column("behaviour").cast(pl.String).gather(last),
             "found": found,
         }
 

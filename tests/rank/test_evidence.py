@@ -15,6 +15,8 @@ from rank.known import Known
 TEA, CUP, SAW, OIL = range(4)
 ANN, BEN, CAL = range(3)
 
+ALWAYS = {reasons.BASE, reasons.ITEM, reasons.USER, reasons.AGREEMENT}
+
 
 def at(days: float) -> datetime:
     return datetime(2024, 6, 1) - timedelta(days=days)
@@ -155,7 +157,7 @@ def test_events_of_thirty_days_prices_and_kinds(world: Evidence) -> None:
 
 
 def test_what_needs_no_evidence_always_has_it(world: Evidence) -> None:
-    for family in (reasons.BASE, reasons.ITEM, reasons.USER, reasons.AGREEMENT):
+    for family in ALWAYS:
         assert found(world, family) == {pair: {} for pair in PAIRS}
 
 
@@ -165,6 +167,22 @@ def test_no_pairs(world: Evidence) -> None:
         frame = world(family, none, np.empty((0, 2), np.float32))
         assert dict(frame.schema) == SCHEMA
         assert len(frame) == 0
+
+
+def test_users_for_whom_there_is_nothing_to_show(world: Evidence) -> None:
+    pairs = pl.DataFrame({"user": [CAL, CAL], "item": [TEA, CUP]}).cast(pl.Int32)
+    for family in set(reasons.FAMILIES) - ALWAYS - {reasons.POPULAR}:
+        frame = world(family, pairs, np.zeros((2, 2), np.float32))
+        assert frame.get_column("found").to_list() == [False, False]
+        assert frame.drop("found").null_count().row(0) == (2,) * (len(SCHEMA) - 1)
+
+
+def test_a_shop_without_reviews(world: Evidence) -> None:
+    known = world.known
+    silent = replace(known, reviews=known.reviews[:0], review_vectors=known.review_vectors[:0])
+    evidence = replace(world, known=silent)
+    for family in (reasons.OWN_REVIEWS, reasons.REVIEWS):
+        assert found(evidence, family) == {}
 
 
 def test_against_brute_force(known: Known, pairs: pl.DataFrame, profiles: np.ndarray) -> None:
