@@ -64,7 +64,7 @@ def test_figures_are_those_of_the_scored_window(material: Material, trained: Tra
     scored = {}
     for time in (times.calibrate, times.test):
         state = State(material, time, projection)
-        whole = score_shard(state, trained.models, state.users, rivals=rivals)["click"]
+        whole = score_shard(state, trained.models[:1], state.users, rivals=rivals)[0]
         happened = labels(whole, material.targets("click", time))
         scored[time] = whole.with_columns(happened=pl.Series(happened))
     before, now = scored[times.calibrate], scored[times.test]
