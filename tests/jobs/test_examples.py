@@ -16,6 +16,9 @@ QUICK = {
     "NIGHTRANK__ENCODER__MODEL": "packaged/wordllama",
     "NIGHTRANK__TRAINING__WINDOWS": "1",
     "NIGHTRANK__TRAINING__MAX_ROUNDS": "60",
+    # Minutes a window, and tested on small shops.
+    "NIGHTRANK__CANDIDATES__TWO_TOWER": "0",
+    "NIGHTRANK__CANDIDATES__EASE_ITEMS": "1000",
 }
 
 
