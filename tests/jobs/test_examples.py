@@ -52,7 +52,8 @@ def test_the_example_runs_to_the_end_and_beats_popularity(
     }
     ours, theirs = (values[m, "normalised_entropy"] for m in ("nightrank", "popularity"))
     assert ours < theirs < 1.02
-    assert 0.8 < values["nightrank", "predicted_over_observed"] < 1.25
+    least, most = config.gates.predicted_over_observed
+    assert least < values["nightrank", "predicted_over_observed"] < most
     assert set(read(night, "select distinct rule from quarantine").to_series()) == quarantined
     rows = read(night, "select count(*) as n, count(distinct user_id) as users from predictions")
     assert rows.get_column("n").item() == outcome.predictions
