@@ -269,7 +269,7 @@ class GatesConfig(Section):
     normalised_entropy: Above0 = _key(
         0.999, "Likewise: most; at 1 the model knows the base rate only."
     )
-    calibration_error: Above0 = _key(1.0, "Likewise: most, as a share of the base rate.")
+    calibration_error: Above0 = _key(0.5, "Likewise: most, as a share of the base rate.")
     rows_over_last: Bounds = _key(
         (0.5, 2.0), "Rows of a behaviour over those of the last good night: least and most."
     )

@@ -16,9 +16,12 @@ QUICK = {
     "NIGHTRANK__ENCODER__MODEL": "packaged/wordllama",
     "NIGHTRANK__TRAINING__WINDOWS": "1",
     "NIGHTRANK__TRAINING__MAX_ROUNDS": "60",
-    # Minutes a window, and tested on small shops.
-    "NIGHTRANK__CANDIDATES__TWO_TOWER": "0",
-    "NIGHTRANK__CANDIDATES__EASE_ITEMS": "1000",
+    # The slower generators take minutes a window here; small shops and the benchmarks' tests
+    # cover them.
+    **{
+        f"NIGHTRANK__CANDIDATES__{name}": "0"
+        for name in ("TWO_TOWER", "EASE", "TWO_HOP", "FACTORS", "SIMILAR", "ATTRIBUTES", "KINDS")
+    },
 }
 
 
@@ -52,8 +55,7 @@ def test_the_example_runs_to_the_end_and_beats_popularity(
     }
     ours, theirs = (values[m, "normalised_entropy"] for m in ("nightrank", "popularity"))
     assert ours < theirs < 1.02
-    least, most = config.gates.predicted_over_observed
-    assert least < values["nightrank", "predicted_over_observed"] < most
+    assert 0.8 < values["nightrank", "predicted_over_observed"] < 1.25
     assert set(read(night, "select distinct rule from quarantine").to_series()) == quarantined
     rows = read(night, "select count(*) as n, count(distinct user_id) as users from predictions")
     assert rows.get_column("n").item() == outcome.predictions

@@ -87,7 +87,7 @@ def test_a_first_good_night_passes_what_can_be_checked(tmp_path) -> None:
         ("predicted_over_observed", 1.41),
         ("predicted_over_observed", np.nan),
         ("normalised_entropy", 1.0),
-        ("calibration_error", 0.0101),
+        ("calibration_error", 0.0051),
     ],
 )
 def test_a_figure_beyond_its_bound_is_refused(gate: str, value: float, tmp_path) -> None:
