@@ -119,6 +119,14 @@ def test_lost_rows_shifted_scores_and_lost_values_are_refused(tmp_path) -> None:
     assert refused(frame) == ["rows_over_last", "score_drift", "null_share_risen"]
 
 
+def test_a_feature_that_is_new_tonight_is_compared_with_nothing(tmp_path) -> None:
+    published(tmp_path, np.linspace(0, 1, 100), null_share=0.5)
+    more = pl.concat([FEATURES, FEATURES.with_columns(feature=pl.lit("new"), null_share=1.0)])
+    frame = checked(tmp_path / "shards", features=more)
+    assert refused(frame) == []
+    assert "new" not in frame.get_column("subject").to_list()
+
+
 def test_a_last_night_that_kept_no_features_still_guards_the_rest(tmp_path) -> None:
     published(tmp_path, np.linspace(0, 1, 100), null_share=0.5)
     with duckdb.connect(str(tmp_path / "last.duckdb")) as connection:
