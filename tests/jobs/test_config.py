@@ -233,6 +233,14 @@ def test_syntax_errors_name_the_line(tmp_path: Path) -> None:
     assert "line 2" in line
 
 
+def test_a_scale_of_ratings_goes_from_worst_to_best(tmp_path: Path) -> None:
+    text = MINIMAL + "[reviews]\nrating_scale = [{}]\n"
+    assert load(tmp_path, text.format("1, 5")).reviews.rating_scale == (1.0, 5.0)
+    (line,) = refused(tmp_path, text.format("5, 1"))
+    assert "reviews.rating_scale" in line
+    assert "the first is the worst, the second the best" in line
+
+
 def test_unreadable_files_are_config_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nope\.toml: cannot be read"):
         load_config(tmp_path / "nope.toml")
