@@ -259,9 +259,13 @@ class TrainingConfig(Section):
     max_rounds: Positive = _key(400, "Most trees.")
     early_stopping_rounds: Positive = _key(30, "Stop after this many trees without gain.")
     retrain_after_days: Count = _key(7, "Age at which a model is retrained; 0: nightly.")
-    baselines: list[Literal["popularity", "logistic", "no_embeddings"]] = _key(
+    baselines: list[Literal["popularity", "logistic", "no_embeddings", "bert"]] = _key(
         ["popularity"], "What is measured beside the models; all but popularity cost time."
     )
+    bert_pairs: Annotated[int, Field(ge=2)] = _key(
+        1000, "So many pairs of a window are read to fit the baseline `bert`."
+    )
+    bert_users: Positive = _key(200, "So many users are read to measure it.")
     dimensions: Count = _key(16, "Principal components of the vectors, as features.")
     seed: Count = _key(0, "Seed of every random choice.")
 

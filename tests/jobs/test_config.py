@@ -114,7 +114,7 @@ def test_a_bad_variable_is_named(
         ("training.negative_share", "0", ["= 0", "> 0, <= 1"]),
         ("training.windows", "0", ["= 0", ">= 1"]),
         ("training.seed", '"x"', ["= 'x'", "valid integer"]),
-        ("training.baselines", '["bert"]', ["baselines[0] = 'bert'", "popularity, logistic, no_"]),
+        ("training.baselines", '["bart"]', ["baselines[0] = 'bart'", "popularity, logistic, no_"]),
         ("encoder.device", '"gpu"', ["= 'gpu'", "'auto', 'cpu' or 'cuda'"]),
         ("profile.half_life_days", "inf", ["= inf", "finite"]),
         ("sources.max_quarantined_share", "1.01", ["= 1.01", ">= 0, <= 1"]),
