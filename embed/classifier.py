@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 BATCH = 16
-EPOCHS = 8
+EPOCHS = 4
 LEARNING_RATE = 1e-4
 # Of both texts together; the longer one is cut first.
-MAX_TOKENS = 96
+MAX_TOKENS = 64
 
 Pair = tuple[str, str]
 
@@ -95,13 +95,14 @@ def _start(device: str) -> "CrossEncoder":
     quieten()
     from sentence_transformers import CrossEncoder
 
-    return CrossEncoder(
+    model: CrossEncoder = CrossEncoder(
         str(minilm_folder()),
         num_labels=1,
         max_length=MAX_TOKENS,
         device=device,
         local_files_only=True,
     )
+    return model
 
 
 def _epochs(model: "CrossEncoder", train: Labelled, *, seed: int, epochs: int) -> Iterator[None]:

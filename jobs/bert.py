@@ -130,18 +130,19 @@ def _sample(state: State, behaviour: str) -> Sample:
     wanted = np.union1d(asked, targets.get_column("user").to_numpy())
     parts = []
     for users in state.shards():
-        pairs = state.candidates(np.intersect1d(users, wanted)).select("user", "item")
-        parts.append(pairs.filter(pl.Series(state.allowed(behaviour, pairs))))
+        if len(some := np.intersect1d(users, wanted)):
+            pairs = state.candidates(some).select("user", "item")
+            parts.append(pairs.filter(pl.Series(state.allowed(behaviour, pairs))))
     pairs = pl.concat(parts)
     happened = pl.Series(labels(pairs, targets))
     positives = pairs.filter(happened)
     negatives = pairs.filter(~happened & pairs.get_column("user").is_in(asked.tolist()))
     size = state.material.config.training.bert_pairs
-    some = _chosen(state, positives, size // 2)
-    others = _chosen(state, negatives, size - len(some))
+    chosen = _chosen(state, positives, size // 2)
+    others = _chosen(state, negatives, size - len(chosen))
     read = Labelled(
-        pair_texts(state, pl.concat([some, others])),
-        np.repeat([True, False], [len(some), len(others)]),
+        pair_texts(state, pl.concat([chosen, others])),
+        np.repeat([True, False], [len(chosen), len(others)]),
     )
     return Sample(read, len(positives), len(negatives) * len(state.users) / len(asked))
 

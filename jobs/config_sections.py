@@ -263,9 +263,9 @@ class TrainingConfig(Section):
         ["popularity"], "What is measured beside the models; all but popularity cost time."
     )
     bert_pairs: Annotated[int, Field(ge=2)] = _key(
-        1000, "So many pairs of a window are read to fit the baseline `bert`."
+        500, "So many pairs of a window are read to fit the baseline `bert`."
     )
-    bert_users: Positive = _key(200, "So many users are read to measure it.")
+    bert_users: Positive = _key(100, "So many users are read to measure it.")
     dimensions: Count = _key(16, "Principal components of the vectors, as features.")
     seed: Count = _key(0, "Seed of every random choice.")
 
