@@ -234,9 +234,9 @@ def test_syntax_errors_name_the_line(tmp_path: Path) -> None:
 
 
 def test_a_scale_of_ratings_goes_from_worst_to_best(tmp_path: Path) -> None:
-    text = MINIMAL + "[reviews]\nrating_scale = [{}]\n"
-    assert load(tmp_path, text.format("1, 5")).reviews.rating_scale == (1.0, 5.0)
-    (line,) = refused(tmp_path, text.format("5, 1"))
+    text = MINIMAL + "[reviews]\nrating_scale = "
+    assert load(tmp_path, text + "[1, 5]\n").reviews.rating_scale == (1.0, 5.0)
+    (line,) = refused(tmp_path, text + "[5, 1]\n")
     assert "reviews.rating_scale" in line
     assert "the first is the worst, the second the best" in line
 
