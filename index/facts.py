@@ -26,7 +26,7 @@ class Weights:
 
     Attributes:
         behaviours: weight of an event of each behaviour.
-        review: weight of a review's text, on the same scale.
+        review: weight of a neutral review's text, on the same scale.
         half_life_days: after this many days a weight has halved.
         popular_half_life_days: the same, for the popularity of items.
         ease_items: so many of the commonest items take part in EASE.
@@ -48,7 +48,8 @@ class Facts:
     Attributes:
         as_of: naive UTC; the caller passes only events and reviews with `ts < as_of`.
         events: user, item (Int32 row positions), ts, behaviour.
-        reviews: user, item, ts; row r has the vector `review_vectors[r]`.
+        reviews: user, item, ts, sentiment (0 sorry, 1 glad); row r has the vector
+            `review_vectors[r]`.
         item_vectors: (n_items, d) float32, unit length, zero where an item has no text.
         review_vectors: (len(reviews), d), likewise.
         item_attributes: brand, category and other text columns of the items; row i is item i.
@@ -104,13 +105,17 @@ class Facts:
 
     @cached_property
     def review_affinity(self) -> sp.csr_array:
-        """(n_users, n_reviews): the decayed weight of each of the user's own reviews."""
+        """(n_users, n_reviews): the decayed weight of each of the user's own reviews.
+
+        In proportion to its sentiment: one of 1/2 has the weight of `weights.review`.
+        """
         decay = times.decayed(
             self.reviews.get_column("ts"), self.as_of, self.weights.half_life_days
         )
         rows = pl.Series(np.arange(len(self.reviews), dtype=np.int32))
         shape = (self.shape[0], len(self.reviews))
-        return _user_matrix(self.reviews, self.weights.review * decay, rows, shape)
+        worth = self.weights.review * 2.0 * self.reviews.get_column("sentiment").to_numpy()
+        return _user_matrix(self.reviews, worth * decay, rows, shape)
 
     @cached_property
     def latest(self) -> pl.DataFrame:

@@ -14,7 +14,9 @@ from rank.trees import Example, Hyperparameters, grow
 
 LOGISTIC, NO_EMBEDDINGS = "logistic", "no_embeddings"
 
-TEXT_GROUPS = ("similarity", "last_items", "last_steps", "neighbours", "clusters", "vectors")
+TEXT_GROUPS = (
+    "similarity", "last_items", "last_steps", "neighbours", "clusters", "vectors", "sentiment",
+)  # fmt: skip
 TEXT_GENERATORS = (
     "nearest", "last", "last_3", "interests", "reviews", "similar", "two_tower", "new",
 )  # fmt: skip

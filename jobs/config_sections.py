@@ -133,9 +133,24 @@ class ReviewsConfig(Section):
     """How reviews are used."""
 
     weight: Above0 = _key(
-        1.0, "Weight of a review's text in a profile, relative to events.weights."
+        1.0,
+        "Weight in a profile of the text of a neutral review, relative to events.weights; that of "
+        "the gladdest is twice as much, that of the sorriest 0.",
+    )
+    rating_scale: tuple[float, float] | None = _key(
+        None, "The worst and the best rating; by default the least and the greatest so far."
+    )
+    least_rated: Positive = _key(
+        200, "With fewer texts that have a rating, those that have none are taken as neutral."
     )
     max_characters: Positive = _key(5000, "A review's text is cut to this length.")
+
+    @field_validator("rating_scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale is not None and scale[0] >= scale[1]:
+            raise ValueError(f"{list(scale)}: the first is the worst, the second the best")
+        return scale
 
 
 class EventsConfig(Section):
@@ -244,9 +259,13 @@ class TrainingConfig(Section):
     max_rounds: Positive = _key(400, "Most trees.")
     early_stopping_rounds: Positive = _key(30, "Stop after this many trees without gain.")
     retrain_after_days: Count = _key(7, "Age at which a model is retrained; 0: nightly.")
-    baselines: list[Literal["popularity", "logistic", "no_embeddings"]] = _key(
+    baselines: list[Literal["popularity", "logistic", "no_embeddings", "bert"]] = _key(
         ["popularity"], "What is measured beside the models; all but popularity cost time."
     )
+    bert_pairs: Annotated[int, Field(ge=2)] = _key(
+        500, "So many pairs of a window are read to fit the baseline `bert`."
+    )
+    bert_users: Positive = _key(100, "So many users are read to measure it.")
     dimensions: Count = _key(16, "Principal components of the vectors, as features.")
     seed: Count = _key(0, "Seed of every random choice.")
 

@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 
 from index.misses import ALL, account
+from jobs.bert import BERT
 from jobs.state import State
-from rank.calibrate import Calibration, Floats
+from rank.calibrate import Calibration, CannotCalibrate, Floats
 from rank.metrics import (
     Labels,
     best_f1_threshold,
@@ -26,6 +27,8 @@ HEAD_SHARE = 0.8
 CAPS = (10, 20, 50, 100, 200, 500, 1000)
 # What is shown of a list; choosing the best pairs chooses those that are overestimated too.
 LISTED = 10
+# The users whose pairs the baseline `bert` has read.
+SAMPLE = "sampled_users"
 
 # model, segment, metric, value
 Row = tuple[str, str, str, float]
@@ -42,10 +45,18 @@ class Baseline:
 
 
 def calibrated_baseline(outcome: pl.DataFrame, name: str) -> Baseline:
-    """A baseline's column of the outcome, calibrated on the same window as the models."""
+    """A baseline's column of the outcome, calibrated on the same window as the models.
+
+    Raises:
+        CannotCalibrate: the sampled users have one outcome only.
+    """
+    outcome = outcome.filter(pl.col(name).is_not_nan())
     happened = outcome.get_column("happened").to_numpy()
     score = _baseline_score(outcome, name)
-    calibration = Calibration.fit(score, happened)
+    try:
+        calibration = Calibration.fit(score, happened)
+    except CannotCalibrate as error:
+        raise CannotCalibrate(f"baseline {name!r}: {error}, or more training.bert_users") from None
     return Baseline(calibration, best_f1_threshold(happened, calibration(score)))
 
 
@@ -159,6 +170,8 @@ def _views(
     targets = state.material.targets(model.behaviour, state.as_of)
     common = segments(state.inputs.events, outcome, targets)
     common |= proposals(outcome, state.material.config.candidates.budgets, targets)
+    if BERT in baselines:
+        common[SAMPLE] = _sampled(outcome, targets)
     happened = outcome.get_column("happened").to_numpy()
     probability, order = (outcome.get_column(n).to_numpy() for n in ("probability", "order"))
     contestants = {"nightrank": (probability, model.threshold, order)}
@@ -169,6 +182,8 @@ def _views(
         places = placed(targets, outcome, order)
         listed = positions(outcome, order) <= LISTED
         parts = common | {f"top_{LISTED}": (listed, _none(targets))}
+        if name == BERT:
+            parts = {SAMPLE: common[SAMPLE]}
         # Sorted once: what sorts a part of it again, as the area under a curve does, is then fast.
         ascending = np.argsort(probability, kind="stable")
         followed, sure = happened[ascending], probability[ascending]
@@ -204,6 +219,13 @@ def proposals(outcome: pl.DataFrame, generators: Iterable[str], targets: pl.Data
         f"generator:{name}": ((bits >> np.uint32(place) & 1).astype(bool), _none(targets))
         for place, name in enumerate(generators)
     }
+
+
+def _sampled(outcome: pl.DataFrame, targets: pl.DataFrame) -> tuple[Labels, Labels]:
+    """The pairs that `bert` has read, and the targets of their users."""
+    read = outcome.get_column(BERT).is_not_nan()
+    users = outcome.filter(read).select("user")
+    return read.to_numpy(), _among(targets, users)
 
 
 def _none(targets: pl.DataFrame) -> Labels:

@@ -18,11 +18,13 @@ from index.rows import contains
 from index.snapshot import Snapshot
 from index.whitening import whitened
 from jobs.config import Config
+from jobs.console import log
 from jobs.ingest import Inputs
 from rank.features import Features
 from rank.known import Known, days_before
 from rank.labels import happened, sampled
 from rank.projection import Projection
+from rank.sentiment import NEUTRAL, sentiments
 
 if TYPE_CHECKING:
     from embed.towers import Towers
@@ -135,6 +137,24 @@ class State:
         return self.material.inputs.before(self.as_of)
 
     @cached_property
+    def reviews(self) -> pl.DataFrame:
+        """The reviews before `as_of`, with `sentiment`: learnt from their own ratings alone."""
+        reviews, options = self.inputs.reviews, self.material.config.reviews
+        vectors = self.material.review_vectors[: len(reviews)]
+        ratings = reviews.get_column("rating").cast(pl.Float64).fill_null(np.nan).to_numpy()
+        found = sentiments(
+            ratings, vectors, scale=options.rating_scale, least_rated=options.least_rated
+        )
+        unread = np.isnan(ratings) & vectors.any(axis=1) & (found == NEUTRAL)
+        if unread.any():
+            log.warning(
+                "reviews without a rating are taken as neutral: too few with one to learn from",
+                before=f"{self.as_of:%Y-%m-%d}",
+                reviews=int(unread.sum()),
+            )
+        return reviews.with_columns(sentiment=pl.Series(found))
+
+    @cached_property
     def users(self) -> Users:
         """Row positions of the eligible users, ascending."""
         return self.material.users_before(self.as_of)
@@ -168,9 +188,9 @@ class State:
         return Snapshot(
             as_of=self.as_of,
             events=self.inputs.events,
-            reviews=self.inputs.reviews,
+            reviews=self.reviews,
             item_vectors=self.material.item_vectors,
-            review_vectors=self.material.review_vectors[: len(self.inputs.reviews)],
+            review_vectors=self.material.review_vectors[: len(self.reviews)],
             item_attributes=self._item_attributes(),
             item_age=self.material.item_age(self.as_of),
             eligible=eligible,
@@ -218,7 +238,7 @@ class State:
             items=self.inputs.items,
             users=self.inputs.users,
             events=self.inputs.events,
-            reviews=self.inputs.reviews,
+            reviews=self.reviews,
             item_vectors=self.snapshot.item_vectors,
             review_vectors=self.snapshot.review_vectors,
             whitened_items=self.snapshot.whitened_items,

@@ -8,6 +8,7 @@ import polars as pl
 from jobs import publish
 from jobs.backtest import differences, spreads
 from jobs.console import show_table
+from jobs.evaluation import SAMPLE
 from jobs.nightly import Night, Outcome
 from jobs.propensity import OF_USERS
 
@@ -59,8 +60,11 @@ def show_metrics(metrics: pl.DataFrame) -> None:
     """Each behaviour's test metrics, a column for each model, and recall by generator."""
     for behaviour in metrics.get_column("behaviour").unique(maintain_order=True):
         mine = metrics.filter(pl.col("behaviour") == behaviour)
-        overall = mine.filter(pl.col("segment") == "all")
-        for title, part in _pairs_and_users("Test window", overall):
+        overall, sampled = (mine.filter(pl.col("segment") == name) for name in ("all", SAMPLE))
+        parts = [*_pairs_and_users("Test window", overall)]
+        if len(sampled):
+            parts.append(("Test window, the users that bert has read", sampled))
+        for title, part in parts:
             wide = part.pivot("model", index="metric", values="value")
             order = pl.DataFrame({"metric": SHOWN})
             show_frame(

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.baselines import Rivals, fit_rivals
+from jobs.bert import BERT, Readers, fit_readers, samples_of
 from jobs.config import Config
 from jobs.evaluation import Baseline, calibrated_baseline, candidate_misses, evaluate_window
 from jobs.implied import order_metrics
@@ -172,20 +173,22 @@ class _Grown(NamedTuple):
 
     models: list[Model]
     rivals: Rivals
+    readers: Readers
     people: list[People]
 
 
 def _grow_all(config: Config, states: Iterable[State]) -> _Grown:
     """Grow on all states but the last, which ends the growing."""
-    examples, people = [], []
+    examples, people, samples = [], [], []
     groups: dict[str, str] = {}
     for state in states:
         examples.append(examples_of(state))
         people.append(people_of(state))
+        samples.append(samples_of(state))
         groups = groups or state.feature_groups()
     models = [_grow(config, wanted.behaviour, examples) for wanted in config.predict]
     rivals = fit_rivals(config, examples, groups, parameters=hyperparameters(config))
-    return _Grown(models, rivals, people)
+    return _Grown(models, rivals, fit_readers(config, samples), people)
 
 
 class _Calibrated(NamedTuple):
@@ -194,12 +197,13 @@ class _Calibrated(NamedTuple):
     models: list[Model]
     baselines: list[dict[str, Baseline]]
     rivals: Rivals
+    readers: Readers
     people: People
 
 
 def _calibrate_all(state: State, grown: _Grown, champion: Trained | None) -> _Calibrated:
     contestants = [*grown.models, *(champion.models if champion else ())]
-    outcomes = _outcomes(state, contestants, grown.rivals)
+    outcomes = _outcomes(state, contestants, grown.rivals, grown.readers)
     names: list[str] = list(state.material.config.training.baselines)
     mine = outcomes[: len(grown.models)]
     return _Calibrated(
@@ -208,6 +212,7 @@ def _calibrate_all(state: State, grown: _Grown, champion: Trained | None) -> _Ca
             {name: calibrated_baseline(outcome, name) for name in names} for outcome in mine
         ],
         rivals=grown.rivals,
+        readers=grown.readers,
         people=people_of(state),
     )
 
@@ -226,7 +231,7 @@ class _Judged(NamedTuple):
 
 def _judge(tested: State, calibrated: _Calibrated, champion: Trained | None) -> _Judged:
     """The new models, or all of the champion's where one of the new ones is worse."""
-    outcomes = _outcomes(tested, calibrated.models, calibrated.rivals)
+    outcomes = _outcomes(tested, calibrated.models, calibrated.rivals, calibrated.readers)
     n = len(calibrated.baselines)
     new, old = calibrated.models[:n], calibrated.models[n:]
     seed = tested.material.config.training.seed
@@ -328,7 +333,9 @@ def hyperparameters(config: Config) -> Hyperparameters:
     )
 
 
-def _outcomes(state: State, models: Sequence[Model], rivals: Rivals) -> list[pl.DataFrame]:
+def _outcomes(
+    state: State, models: Sequence[Model], rivals: Rivals, readers: Readers
+) -> list[pl.DataFrame]:
     """For each model, all candidates of all eligible users, scored, with `happened`."""
     threads = state.material.config.scoring.threads
     shards = [
@@ -336,10 +343,14 @@ def _outcomes(state: State, models: Sequence[Model], rivals: Rivals) -> list[pl.
         for users in state.shards()
     ]
     outcomes = []
+    read: dict[str, pl.Series] = {}  # once for the new model and the champion
     for model, frames in zip(models, zip(*shards, strict=True), strict=True):
-        scored = pl.concat(frames)
-        followed = labels(scored, state.material.targets(model.behaviour, state.as_of))
-        outcomes.append(scored.with_columns(happened=pl.Series(followed)))
+        scored, behaviour = pl.concat(frames), model.behaviour
+        followed = labels(scored, state.material.targets(behaviour, state.as_of))
+        if behaviour in readers and behaviour not in read:
+            read[behaviour] = pl.Series(BERT, readers[behaviour].score(state, scored))
+        beside = [read[behaviour]] if behaviour in read else []
+        outcomes.append(scored.with_columns(pl.Series("happened", followed), *beside))
     return outcomes
 
 

@@ -30,7 +30,8 @@ class Known:
         items: row i is item i: category, brand, price, created_at, attributes.
         users: row u is user u: known_since, attributes.
         events: user, item, ts, behaviour; sorted by ts.
-        reviews: user, item, ts, rating; row r has the vector `review_vectors[r]`.
+        reviews: user, item, ts, rating, sentiment (0 sorry, 1 glad); row r has the vector
+            `review_vectors[r]`.
         item_vectors: (n_items, d) float32, unit length, zero where an item has no text.
         review_vectors: (len(reviews), d), likewise.
         whitened_items: (n_items, w): item texts freed of what all share, likewise.

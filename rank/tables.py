@@ -51,6 +51,16 @@ def item_ratings(known: Known) -> Columns:
     return _ratings(known, "item")
 
 
+def item_sentiment(known: Known) -> Columns:
+    """The smoothed mean sentiment of the item's reviews, each counting half every 30 days."""
+    who = known.reviews.get_column("item").to_numpy()
+    sentiment = known.reviews.get_column("sentiment").to_numpy()
+    prior = float(sentiment.mean()) if len(who) else np.nan
+    weight = np.exp2(-days_before(known.reviews.get_column("ts"), known.as_of) / HALF_LIVES[-1])
+    total, count = (np.bincount(who, w, known.size("item")) for w in (weight * sentiment, weight))
+    return {"item_sentiment": (total + PRIOR_EVENTS * prior) / (count + PRIOR_EVENTS)}
+
+
 def user_half_lives(known: Known) -> Columns:
     """What the user did, an event counting half as much after each half-life; its trend."""
     return _half_lives(known, "user")
@@ -149,6 +159,7 @@ ITEM_TABLES: dict[str, Table] = {
     "item_activity": item_activity,
     "conversion": item_conversion,
     "ratings": item_ratings,
+    "sentiment": item_sentiment,
     "half_lives": item_half_lives,
     "intervals": item_intervals,
     "neighbours": item_neighbours,

@@ -190,6 +190,23 @@ def test_a_profile_is_the_decayed_mean_of_items_and_own_reviews() -> None:
     assert world.as_of == AS_OF
 
 
+def test_a_review_weighs_as_glad_as_it_is() -> None:
+    world = make_snapshot(
+        [],
+        reviews=[(0, 0), (0, 1), (0, 2)],
+        review_vectors=np.eye(3, dtype=np.float32),
+        item_vectors=np.zeros((ITEMS, 3), np.float32),
+        sentiments=[1.0, 0.25, 0.0],
+    )
+    # a neutral one weighs 2; all of them are a day old
+    weights = np.array([4.0, 1.0, 0.0])
+    np.testing.assert_allclose(
+        world.review_affinity[[0]].toarray()[0], weights * 2 ** (-1 / 30), rtol=1e-6
+    )
+    profile = world.profiles(np.array([0], dtype=np.int32))
+    np.testing.assert_allclose(profile[0], weights / np.linalg.norm(weights), rtol=1e-6)
+
+
 def test_behaviours_weigh_as_configured() -> None:
     assert make_snapshot([(0, 1)], behaviour="view").affinity[0, 1] == pytest.approx(2 ** (-1 / 30))
     with pytest.raises(pl.exceptions.PolarsError):

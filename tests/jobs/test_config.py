@@ -114,7 +114,7 @@ def test_a_bad_variable_is_named(
         ("training.negative_share", "0", ["= 0", "> 0, <= 1"]),
         ("training.windows", "0", ["= 0", ">= 1"]),
         ("training.seed", '"x"', ["= 'x'", "valid integer"]),
-        ("training.baselines", '["bert"]', ["baselines[0] = 'bert'", "popularity, logistic, no_"]),
+        ("training.baselines", '["bart"]', ["baselines[0] = 'bart'", "popularity, logistic, no_"]),
         ("encoder.device", '"gpu"', ["= 'gpu'", "'auto', 'cpu' or 'cuda'"]),
         ("profile.half_life_days", "inf", ["= inf", "finite"]),
         ("sources.max_quarantined_share", "1.01", ["= 1.01", ">= 0, <= 1"]),
@@ -231,6 +231,14 @@ def test_syntax_errors_name_the_line(tmp_path: Path) -> None:
     (line,) = refused(tmp_path, 'name = "shop"\nsources =\n')
     assert "is not TOML" in line
     assert "line 2" in line
+
+
+def test_a_scale_of_ratings_goes_from_worst_to_best(tmp_path: Path) -> None:
+    text = MINIMAL + "[reviews]\nrating_scale = "
+    assert load(tmp_path, text + "[1, 5]\n").reviews.rating_scale == (1.0, 5.0)
+    (line,) = refused(tmp_path, text + "[5, 1]\n")
+    assert "reviews.rating_scale" in line
+    assert "the first is the worst, the second the best" in line
 
 
 def test_unreadable_files_are_config_errors(tmp_path: Path) -> None:

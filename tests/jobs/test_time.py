@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from nights import AS_OF, make_material, write_night
+from nights import AS_OF, SHOP, make_material, write_night
 from polars.testing import assert_frame_equal
 
 from embed import Encoder
@@ -18,6 +18,7 @@ from jobs.state import Material, State
 from rank.features import GROUPS
 from rank.projection import Projection
 from rank.reasons import FAMILIES
+from rank.sentiment import NEUTRAL
 
 EARLIER = AS_OF - timedelta(days=30)
 BEHAVIOURS = ("view", "click", "cart", "purchase")
@@ -42,6 +43,7 @@ def snapshot_of(material: Material, as_of: datetime) -> dict[str, pl.DataFrame]:
         "user_features": state.describe_users().with_columns(user_id=known),
         "drawn": pl.DataFrame({"drawn": state.drawn(pairs)}),
         "projection": pl.DataFrame(projection.components),
+        "sentiment": state.reviews.select("ts", "rating", "sentiment"),
     }
 
 
@@ -64,7 +66,13 @@ def evidence_of(state: State, pairs: pl.DataFrame) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
-    return write_night(tmp_path_factory.mktemp("time"))
+    """Every third review has no rating, so that its text must be judged."""
+    toml = SHOP.replace("[events]", "[reviews]\nleast_rated = 20\n\n[events]")
+    night = write_night(tmp_path_factory.mktemp("time"), toml)
+    path = night.root / "reviews.parquet"
+    unrated = pl.when(pl.int_range(pl.len()) % 3 > 0).then("rating")
+    pl.read_parquet(path).with_columns(rating=unrated).write_parquet(path)
+    return night
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +162,14 @@ def test_a_row_one_microsecond_earlier_does_change_something(
     assert not now["features"].equals(before[AS_OF]["features"])
     assert not now["profiles"].equals(before[AS_OF]["profiles"])
     assert not now["evidence"].equals(before[AS_OF]["evidence"])
+
+
+def test_texts_without_a_rating_are_judged(before: dict[datetime, dict[str, pl.DataFrame]]) -> None:
+    """Else the property above would say nothing of the head that judges them."""
+    for frames in before.values():
+        unrated = frames["sentiment"].filter(pl.col("rating").is_null())
+        judged = unrated.filter(pl.col("sentiment") != NEUTRAL)
+        assert len(judged) > len(unrated) / 2
 
 
 def test_every_feature_group_is_under_the_test(

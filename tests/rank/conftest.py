@@ -31,6 +31,7 @@ def make_frame(rng: np.random.Generator, n: int, days: np.ndarray) -> pl.DataFra
                 rng.choice(BEHAVIOURS, n, p=(0.6, 0.25, 0.15)), dtype=pl.Enum([*BEHAVIOURS, "rest"])
             ),
             "rating": [None if r == 0 else float(r) for r in rng.integers(0, 6, n)],
+            "sentiment": np.linspace(0, 1, n) ** 2,
         }
     ).sort("ts", maintain_order=True)
 
@@ -40,7 +41,7 @@ def known() -> Known:
     """A small random shop; the last user did nothing and nobody touched the last item."""
     rng = np.random.default_rng(7)
     days = np.concatenate([np.repeat(EDGES, 4), rng.uniform(0.01, 120, EVENTS - 16)])
-    events = make_frame(rng, EVENTS, days).drop("rating")
+    events = make_frame(rng, EVENTS, days).drop("rating", "sentiment")
     reviews = make_frame(rng, REVIEWS, rng.uniform(0.01, 120, REVIEWS)).drop("behaviour")
     item_vectors, review_vectors = (unit(rng.normal(size=(n, 8))) for n in (ITEMS, REVIEWS))
     item_vectors[[2, 5]] = 0

@@ -42,6 +42,7 @@ def world(known: Known) -> Evidence:
             "item": pl.Series([SAW, CUP, TEA], dtype=pl.Int32),
             "ts": pl.Series([at(8), at(7), at(6)], dtype=pl.Datetime("us")),
             "rating": [5.0, 4.0, None],
+            "sentiment": [1.0, 0.75, 0.5],
         }
     )
     together = sp.csr_array(

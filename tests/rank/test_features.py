@@ -84,6 +84,9 @@ of_item AS (SELECT {activity("item")}, epoch(any_value(as_of) - min(ts)) / {DAY}
 of_pair AS (SELECT user, item, {PAIR} FROM events, clock GROUP BY user, item),
 by_user AS ({ratings("user")}),
 by_item AS ({ratings("item")}),
+spoken AS (SELECT item, sum(half) AS weight, sum(half * sentiment) AS total FROM (
+               SELECT item, sentiment, pow(2, -epoch(as_of - ts) / {DAY} / 30) AS half
+               FROM reviews, clock) GROUP BY item),
 placed AS (SELECT item, ln(1 + price) - avg(ln(1 + price)) OVER (PARTITION BY category)
                AS price_in_category,
            (rank() OVER (PARTITION BY category ORDER BY price) - 0.5
@@ -105,6 +108,8 @@ SELECT p.rank_text, p.rank_popular, p.score_text,
     (coalesce(by_user.total, 0) + 20 * {MEAN}) / (coalesce(by_user.rated, 0) + 20) AS user_rating,
     coalesce(item_reviews, 0) AS item_reviews, item_days_since_review,
     (coalesce(by_item.total, 0) + 20 * {MEAN}) / (coalesce(by_item.rated, 0) + 20) AS item_rating,
+    (coalesce(spoken.total, 0) + 20 * (SELECT avg(sentiment) FROM reviews))
+        / (coalesce(spoken.weight, 0) + 20) AS item_sentiment,
     ln(1 + i.price) AS price, user_price, ln(1 + i.price) - user_price AS price_gap,
     price_in_category, price_quantile, price_quantile - usual_quantile AS price_quantile_gap,
     {shares("category")}, {shares("brand")}, {shares("scent")},
@@ -115,6 +120,7 @@ FROM pairs p CROSS JOIN clock JOIN users u ON u.user = p.user JOIN items i ON i.
 LEFT JOIN of_user ON of_user.user = p.user LEFT JOIN of_item ON of_item.item = p.item
 LEFT JOIN of_pair ON of_pair.user = p.user AND of_pair.item = p.item
 LEFT JOIN by_user ON by_user.user = p.user LEFT JOIN by_item ON by_item.item = p.item
+LEFT JOIN spoken ON spoken.item = p.item
 LEFT JOIN placed ON placed.item = p.item LEFT JOIN by_place ON by_place.user = p.user
 LEFT JOIN usual ON usual.user = p.user LEFT JOIN regions ON regions.region = u.region
 ORDER BY p.user, p.item

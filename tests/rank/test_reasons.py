@@ -40,6 +40,7 @@ FAMILY = {
     "item_buy_per_cart": "the item",
     "item_days_sold": "the item",
     "item_rating": "the item",
+    "item_sentiment": "the item",
     "item_pc_0": "the item",
     "item_volume": "the item",
     "user_pc_0": "the user",

@@ -11,6 +11,7 @@ from rank.tables import (
     item_activity,
     item_attributes,
     item_conversion,
+    item_sentiment,
     user_attributes,
     user_ratings,
 )
@@ -36,6 +37,7 @@ def tiny(known: Known) -> Known:
             "item": [0, 1, 1],
             "ts": [known.as_of - timedelta(hours=12 * n) for n in (3, 2, 1)],
             "rating": [5.0, 3.0, None],
+            "sentiment": [1.0, 0.5, 0.0],
         },
         schema=known.reviews.schema,
     )
@@ -56,6 +58,16 @@ def test_ratings_lean_on_the_shop_and_a_review_without_one_still_counts(tiny: Kn
     assert columns["user_reviews"][:3].tolist() == [2, 1, 0]
     assert columns["user_days_since_review"][:2].tolist() == [1.0, 0.5]
     assert np.isnan(columns["user_days_since_review"][2])
+
+
+def test_sentiment_fades_and_leans_on_the_shop(tiny: Known) -> None:
+    days = [timedelta(days=n) for n in (60, 30, 0)]
+    reviews = tiny.reviews.with_columns(ts=pl.Series([tiny.as_of - day for day in days]))
+    found = item_sentiment(replace(tiny, reviews=reviews))["item_sentiment"]
+    lean = PRIOR_EVENTS * 0.5
+    assert found[0] == pytest.approx((0.25 * 1.0 + lean) / (0.25 + PRIOR_EVENTS))
+    assert found[1] == pytest.approx((0.5 * 0.5 + 0.0 + lean) / (1.5 + PRIOR_EVENTS))
+    assert found[2:] == pytest.approx(0.5)
 
 
 def test_windows_and_ages(tiny: Known) -> None:

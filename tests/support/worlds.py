@@ -43,6 +43,7 @@ def make_snapshot(
     *,
     shape: tuple[int, int] = (USERS, ITEMS),
     reviews: list[tuple[int, int]] = (),
+    sentiments: list[float] | None = None,
     item_vectors: np.ndarray | None = None,
     review_vectors: np.ndarray | None = None,
     eligible: np.ndarray | None = None,
@@ -64,7 +65,9 @@ def make_snapshot(
     return Snapshot(
         as_of=AS_OF,
         events=events.with_columns(behaviour=pl.lit(behaviour)).sort("ts", maintain_order=True),
-        reviews=dated(reviews, [1.0] * len(reviews)),
+        reviews=dated(reviews, [1.0] * len(reviews)).with_columns(
+            sentiment=pl.Series(sentiments or [0.5] * len(reviews), dtype=pl.Float64)
+        ),
         item_vectors=item_vectors,
         review_vectors=np.zeros((len(reviews), width), np.float32)
         if review_vectors is None
