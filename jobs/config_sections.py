@@ -291,6 +291,17 @@ class GatesConfig(Section):
         return bounds
 
 
+class RetentionConfig(Section):
+    """What `nightrank gc` keeps; never less than the current night and the one before."""
+
+    nights: Positive = _key(14, "So many of the latest nights stay.")
+    runs: Positive = _key(3, "Likewise: folders of a night's shards and indexes.")
+    models: Positive = _key(5, "Likewise; and those of the nights that stay.")
+    lists: Positive = _key(30, "Likewise, of each campaign.")
+    days: Positive = _key(3, "Whatever is younger than so many days stays too.")
+    vector_days: Positive = _key(90, "Vectors that no night has used for so many days go.")
+
+
 class CampaignConfig(Section):
     """A list of items per user for one mailing."""
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from embed import EmbeddedTexts, VectorCache, embed_texts, item_texts, load_encoder, review_texts
-from index.store import VectorIndex
-from jobs import campaigns, gates, models, publish
+from jobs import campaigns, gates, models, nights, publish
 from jobs.config import Config
 from jobs.console import log, progress
 from jobs.ingest import read_inputs
@@ -79,6 +78,7 @@ class Outcome:
 
 def run(night: Night, *, override: str | None = None) -> Outcome:
     """A whole night; see `score`."""
+    nights.sweep(night.home)
     prepared = prepare(night)
     trained = kept_models(night, prepared) or train(night, prepared)
     return score(night, prepared, trained, override=override)
@@ -218,9 +218,8 @@ def save_indexes(state: State, folder: Path) -> None:
     }
     indexes = {"items": state.snapshot.item_index, "reviews": state.snapshot.review_index}
     for name, vector_index in indexes.items():
-        vector_index.save(folder / name)
-        ids[name].with_row_index("id").write_parquet(folder / name / "rows.parquet")
-        log.info("index", corpus=name, vectors=len(VectorIndex.load(folder / name)))
+        kept = vector_index.kept(folder / name, ids[name].with_row_index("id"))
+        log.info("index", corpus=name, vectors=len(kept))
 
 
 def write_shards(state: State, trained: Trained, folder: Path) -> tuple[int, pl.DataFrame]:

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.store import DamagedIndex, VectorIndex
+from artefacts.manifest import Damaged
+from index.store import VectorIndex
 
 
 def unit(rng: np.random.Generator, rows: int, width: int = 8) -> np.ndarray:
@@ -67,7 +68,7 @@ def test_a_flipped_bit_is_noticed_and_named(tmp_path, name: str) -> None:
     content = bytearray((tmp_path / name).read_bytes())
     content[-3] ^= 1
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DamagedIndex, match=name):
+    with pytest.raises(Damaged, match=name):
         VectorIndex.load(tmp_path)
 
 
@@ -76,5 +77,5 @@ def test_a_missing_file_is_named(tmp_path) -> None:
         tmp_path
     )
     (tmp_path / "ids.npy").unlink()
-    with pytest.raises(DamagedIndex, match=r"ids\.npy"):
+    with pytest.raises(Damaged, match=r"ids\.npy"):
         VectorIndex.load(tmp_path)
