@@ -164,7 +164,7 @@ class EncoderConfig(Section):
     """The language model that turns text into vectors."""
 
     model: str = _key("packaged/all-MiniLM-L6-v2", "Model name, folder, or `packaged/NAME`.")
-    revision: str | None = _key(None, "Revision of a model from a hub.")
+    revision: str | None = _key(None, "Commit of a hub's model, 40 digits; refused without.")
     device: Literal["auto", "cpu", "cuda"] = _key("auto", "Where the model runs.")
     max_tokens: Positive = _key(128, "A text is cut to this many tokens.")
     batch_size: Positive = _key(32, "Texts encoded at a time.")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from artefacts.manifest import seal
 from embed import EmbeddedTexts, VectorCache, embed_texts, item_texts, load_encoder, review_texts
 from jobs import campaigns, gates, models, nights, publish
 from jobs.config import Config
@@ -249,6 +250,8 @@ def write_shards(state: State, trained: Trained, folder: Path) -> tuple[int, pl.
             reasons.write_parquet(folder / "reasons" / f"{number:06d}.parquet")
             rows += len(shard)
             advance(len(users))
+    for name in ("shards", "reasons"):
+        seal(folder / name)
     return rows, shares(pl.concat(counts))
 
 

@@ -45,7 +45,7 @@ def build(
     Args:
         home: the folder that holds the files of all nights.
         run: identifies the rows.
-        shards: folder of Parquet files with the scored users.
+        shards: sealed folder of Parquet files with the scored users.
         reasons: likewise, with what the first of their rows owe to what.
         inputs: what the night read; becomes the tables items, users, user_behaviours.
         tables: further tables by name; `run_id` is put before their columns.
@@ -54,8 +54,11 @@ def build(
         The path of the finished file, read-only.
 
     Raises:
-        GateRefused: the predictions are not what was scored.
+        Damaged: a shard is not what was scored.
+        GateRefused: the predictions are not what the shards hold.
     """
+    for folder in (shards, reasons):
+        manifest.verify(folder / manifest.MANIFEST)
     building = home / f".build-{run.run_id}.duckdb"
     finished = home / f"scores-{run.run_id}.duckdb"
     try:

@@ -197,7 +197,13 @@ def test_code_that_comes_with_a_model_is_not_run(folder: Path, tmp_path: Path) -
 )
 def test_unknown_models(name: str, complaint: str) -> None:
     with pytest.raises(EncoderNotFound, match=complaint):
-        load_encoder(name)
+        load_encoder(name, revision="0123456789abcdef" * 2 + "01234567")
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", "0123456", "G" * 40])
+def test_a_hub_model_is_refused_without_its_commit(revision: str | None) -> None:
+    with pytest.raises(EncoderError, match=f"encoder.revision.*40 hexadecimal.*{revision}"):
+        load_encoder("nightrank-tests/no-such-model", revision=revision)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
