@@ -1,5 +1,6 @@
 """Looks at the machine, the inputs and all that is kept, and says what to do."""
 
+import fcntl
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ MIB = 2**20
 # A night writes shards and reasons, the file, and DuckDB's own temporary files.
 ROOM_FOR_NIGHTS = 3
 LEAST_ROOM = 512 * MIB
+LOCK = ".lock"
 
 
 class Finding(NamedTuple):
@@ -48,6 +50,7 @@ def examine(night: Night) -> list[Finding]:
     }
     return [
         packages(),
+        lock(home),
         disk(home),
         memory(home),
         inputs(night),
@@ -64,6 +67,18 @@ def packages() -> Finding:
     except (ConflictingFaiss, ImportError) as error:
         return Finding("packages", str(error), "install one of the extras cpu or gpu")
     return Finding("packages", f"faiss {version}, installed once")
+
+
+def lock(home: Path) -> Finding:
+    """Whether a run is at work; the kernel frees the lock of one that is gone."""
+    if not (home / LOCK).exists():
+        return Finding("lock", "no run has been here")
+    with (home / LOCK).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Finding("lock", f"held: {file.read()}")
+    return Finding("lock", "free")
 
 
 def disk(home: Path) -> Finding:
