@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from artefacts.manifest import MANIFEST, Damaged, read, seal, verify
+from artefacts.manifest import MANIFEST, Damaged, read, seal, sync, verify
 from jobs.config import Config
 from jobs.console import log
 from jobs.training import Trained
@@ -53,6 +53,7 @@ def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
         trained_for=trained_for,
     )
     building.rename(folder)
+    sync(folder.parent)
     return folder
 
 

@@ -186,6 +186,19 @@ def test_code_that_comes_with_a_model_is_not_run(folder: Path, tmp_path: Path) -
     assert not ran.exists()
 
 
+def test_a_model_that_needs_code_of_its_own_is_refused(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    described = {
+        "model_type": "custom",
+        "auto_map": {"AutoConfig": "custom.Config", "AutoModel": "custom.Model"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    (tmp_path / "custom.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    with pytest.raises(EncoderNotFound, match="trust_remote_code"):
+        load_encoder(str(tmp_path))
+    assert not ran.exists()
+
+
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
