@@ -36,11 +36,11 @@ def examine(night: Night) -> list[Finding]:
     home = night.home
     manifests: dict[str, tuple[list[Path], str]] = {
         "vectors": (
-            sorted((home / "cache").glob(f"*/[0-9]*-*/{MANIFEST}")),
+            [shard / MANIFEST for shard in sorted((home / "cache").glob("*/[0-9]*-*"))],
             "nothing needs doing: the next night encodes their texts again",
         ),
         "indexes": (
-            sorted((home / "runs").glob(f"*/index/*/{MANIFEST}")),
+            [index / MANIFEST for index in sorted((home / "runs").glob("*/index/*"))],
             "remove the folder: every night builds its own",
         ),
         "nights": (
@@ -96,9 +96,9 @@ def disk(home: Path) -> Finding:
 
 def memory(home: Path) -> Finding:
     """Whether the memory that is free is what the last night took."""
-    needed = 0.0
-    if (home / publish.CURRENT).exists():
-        with publish.open_scores(home / publish.CURRENT) as connection:
+    now, needed = nights.current(home), 0.0
+    if now is not None and nights.problem(now) is None:
+        with publish.open_scores(now) as connection:
             needed = connection.sql("select max(peak_mib) from stages").fetchall()[0][0] or 0.0
     free = psutil.virtual_memory().available / MIB
     said = f"{free:,.0f} MiB free, the current night took {needed:,.0f}"

@@ -30,7 +30,7 @@ def reported(night: Night) -> Iterator[None]:
         if night.home.exists():
             try:
                 write(night, code)
-            except OSError as error:  # a full disk must not hide why the run failed
+            except Exception as error:  # a full disk must not hide why the run failed
                 log.warning("metrics not written", problem=str(error))
 
 

@@ -80,6 +80,7 @@ class Outcome:
 def run(night: Night, *, override: str | None = None) -> Outcome:
     """A whole night; see `score`."""
     nights.sweep(night.home)
+    nights.check_current(night.home)
     prepared = prepare(night)
     trained = kept_models(night, prepared) or train(night, prepared)
     return score(night, prepared, trained, override=override)

@@ -81,6 +81,20 @@ def rollback(home: Path, *, to: str | None = None) -> Path:
     raise Damaged(f"nothing is changed, as no such night is whole: {found}")
 
 
+def check_current(home: Path) -> None:
+    """Make sure that tonight is compared with what was published.
+
+    Raises:
+        Damaged: the current night is not what was written.
+    """
+    now = current(home)
+    if now is not None and (found := problem(now)):
+        raise Damaged(
+            f"{found}. It is the current night: use `nightrank rollback`, or remove "
+            f"{home / CURRENT} where no earlier night is whole, and run again"
+        )
+
+
 def frame(home: Path) -> pl.DataFrame:
     """night, current, as_of, model, predictions (rows), whole ("yes", or what is wrong)."""
     now = current(home)

@@ -218,12 +218,13 @@ def test_the_doctor_finds_what_is_broken(trained: Trained, tmp_path: Path) -> No
 
 def exposed(night: Night) -> dict[tuple[str, ...], float]:
     """Samples of the file by name and labels, as Prometheus' own parser reads them."""
-    text = (night.home / FILE).read_text()
-    return {
-        (sample.name.removeprefix("nightrank_"), *list(sample.labels.values())[1:]): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+    found = {}
+    for family in text_string_to_metric_families((night.home / FILE).read_text()):
+        for sample in family.samples:
+            labels = dict(sample.labels)
+            assert labels.pop("name") == night.config.name
+            found[sample.name.removeprefix("nightrank_"), *labels.values()] = sample.value
+    return found
 
 
 def test_metrics_of_good_and_bad_runs(tmp_path: Path) -> None:

@@ -95,6 +95,11 @@ def test_an_open_reader_keeps_its_night_while_others_are_published(tmp_path: Pat
 def test_rollback_goes_to_the_last_whole_night_before(tmp_path: Path) -> None:
     first, second, third, fourth = (publish_night(tmp_path, number) for number in (1, 2, 3, 4))
     flip(third, 0.5)
+    nights.check_current(tmp_path)
+    flip(fourth, 0.5)
+    with pytest.raises(Damaged, match=f"{fourth.name} is damaged.*`nightrank rollback`"):
+        nights.check_current(tmp_path)
+    flip(fourth, 0.5)
     assert nights.rollback(tmp_path) == second
     assert run_shown(tmp_path) == night_run(2).run_id
     assert nights.rollback(tmp_path) == first
