@@ -33,7 +33,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go.")] = False,
 ) -> None:
     """Remove old nights, runs, models, lists and unused vectors, as far as `retention` allows."""
-    from jobs import nights, retention
+    from jobs import publish, retention
     from jobs.console import show_table
 
     night = night_of(config, home=home)
@@ -41,7 +41,7 @@ def gc(
     rows = [(one.kind, one.paths[0].relative_to(night.home), one.size / 2**20) for one in found]
     show_table("Would go" if dry_run else "Removed", ["what", "path", "MiB"], rows)
     for path in (path for one in found for path in one.paths if not dry_run):
-        nights.remove(path)
+        publish.remove(path)
 
 
 @app.command()

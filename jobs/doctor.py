@@ -44,7 +44,7 @@ def examine(night: Night) -> list[Finding]:
             "remove the folder: every night builds its own",
         ),
         "nights": (
-            [nights.manifest_of(scores) for scores in nights.kept(home)],
+            [publish.manifest_of(scores) for scores in nights.kept(home)],
             "if it is the current one, use `nightrank rollback`; then remove the file",
         ),
     }

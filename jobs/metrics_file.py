@@ -65,7 +65,7 @@ def write(night: Night, code: int) -> None:
 
 def _rows(scores: Path) -> dict[str, int]:
     try:
-        return dict(read(nights.manifest_of(scores))["rows"])
+        return dict(read(publish.manifest_of(scores))["rows"])
     except Damaged as error:
         log.warning("rows not reported", problem=str(error))
         return {}

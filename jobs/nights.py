@@ -1,6 +1,5 @@
 """The nights that are kept: which there are, whether they are whole, and the way back to one."""
 
-import shutil
 from pathlib import Path
 
 import polars as pl
@@ -8,7 +7,7 @@ import polars as pl
 from artefacts.manifest import Damaged, read, verify
 from jobs.console import log
 from jobs.errors import InputMissing
-from jobs.publish import CURRENT, make_current
+from jobs.publish import CURRENT, make_current, manifest_of, remove
 
 # What a killed run may leave under home. Vectors have a sweep of their own.
 LITTER = (
@@ -41,11 +40,6 @@ def before_current(home: Path) -> list[Path]:
 def run_of(scores: Path) -> str:
     """The run that a file is of."""
     return scores.stem.removeprefix("scores-")
-
-
-def manifest_of(scores: Path) -> Path:
-    """Where the manifest of a night's file is."""
-    return scores.with_suffix(".json")
 
 
 def problem(scores: Path) -> str | None:
@@ -126,11 +120,3 @@ def sweep(home: Path) -> None:
     for path in [*orphans, *(found for pattern in LITTER for found in home.glob(pattern))]:
         log.info("swept", path=str(path))
         remove(path)
-
-
-def remove(path: Path) -> None:
-    """Remove a file, or a folder with all in it."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -107,7 +107,7 @@ def _finish(building: Path, finished: Path, run: Run, rows: Mapping[str, int]) -
     manifest.sync(building)
     building.chmod(0o444)
     manifest.write(
-        finished.with_suffix(".json"),
+        manifest_of(finished),
         {finished.name: manifest.sha256(building)},
         run_id=run.run_id,
         as_of=run.as_of.isoformat(),
@@ -122,10 +122,20 @@ def _finish(building: Path, finished: Path, run: Run, rows: Mapping[str, int]) -
 def discard(building: Path) -> None:
     """Remove an unfinished file and all that DuckDB left beside it."""
     for path in building.parent.glob(f"{building.name}*"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def manifest_of(scores: Path) -> Path:
+    """Where the manifest of a night's file is."""
+    return scores.with_suffix(".json")
 
 
 def make_current(finished: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from artefacts.manifest import Damaged, read
-from jobs import models, nights
+from jobs import models, nights, publish
 from jobs.config_sections import RetentionConfig
 
 DAY = 86_400.0
@@ -42,7 +42,7 @@ def removable(home: Path, keep: RetentionConfig, *, now: float | None = None) ->
 
     scores = [p for p in nights.kept(home)[: -keep.nights] if p not in protected and old(p)]
     staying = [path for path in nights.kept(home) if path not in scores]
-    found = [Removable("night", (path, nights.manifest_of(path))) for path in scores]
+    found = [Removable("night", (path, publish.manifest_of(path))) for path in scores]
     folders = sorted((home / "runs").glob("*"))[: -keep.runs]
     found += [Removable("run", (p,)) for p in folders if p.name not in runs and old(p)]
     found += _models(home, keep, staying, old)
@@ -70,7 +70,7 @@ def _models(
 
 def _model_of(scores: Path) -> str | None:
     try:
-        return str(read(nights.manifest_of(scores))["model_version"])
+        return str(read(publish.manifest_of(scores))["model_version"])
     except Damaged:
         return None
 

@@ -172,6 +172,7 @@ def try_loading(texts: tuple[str, ...]) -> str | None:
         input=json.dumps(texts),
         capture_output=True,
         text=True,
+        errors="replace",  # LightGBM quotes what it could not read
         check=False,
     )
     if child.returncode == 0:

@@ -134,7 +134,7 @@ def test_a_damaged_index_is_built_again_with_equal_bytes(tmp_path: Path) -> None
 
 def test_a_bit_flipped_in_a_night_is_noticed(tmp_path: Path) -> None:
     scores = publish_night(tmp_path, 1)
-    for path in (scores, nights.manifest_of(scores)):
+    for path in (scores, publish.manifest_of(scores)):
         for place, bit in places(5, 10):
             flip(path, place, bit)
             assert path.name in (nights.problem(scores) or "")

@@ -31,7 +31,7 @@ def test_a_night_is_read_only_and_its_manifest_tells_what_is_in_it(tmp_path: Pat
     assert scores.stat().st_mode & 0o777 == 0o444
     content = (tmp_path / f"{scores.stem}.json").read_text()
     assert sha256(scores) in content
-    about = read(nights.manifest_of(scores))
+    about = read(publish.manifest_of(scores))
     assert about["as_of"] == "2025-06-02T00:00:00"
     assert about["rows"] == {
         "gates": 2, "items": 2, "predictions": 10, "reasons": 1, "runs": 1, "stages": 1,
@@ -125,7 +125,7 @@ def test_the_status_names_what_is_current_and_what_is_damaged(tmp_path: Path) ->
     for number in (1, 2, 3):
         publish_night(tmp_path, number)
     flip(nights.kept(tmp_path)[0], 0.2)
-    nights.manifest_of(nights.kept(tmp_path)[1]).unlink()
+    publish.manifest_of(nights.kept(tmp_path)[1]).unlink()
     shown = nights.frame(tmp_path)
     assert shown.get_column("current").to_list() == [None, None, "current"]
     assert shown.get_column("predictions").to_list() == [None, None, 6]
