@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -14,13 +15,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from artefacts.manifest import MANIFEST, Damaged, seal, sync, verify
 from embed.encoder import Encoder
 
 log = logging.getLogger(__name__)
 
 _UNFINISHED = ".new-"
 _ABANDONED = 3600.0  # seconds after which an unfinished shard has no living writer
+
+
+class DamagedShard(Exception):
+    """A shard whose files are not those that were written."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class VectorCache:
     """Vectors on disk under ``folder/<fingerprint>``, found by the hash of their text.
 
     It only grows, by shards: a folder with ``hashes.npy`` (16-byte BLAKE2b of each text),
-    ``vectors.npy`` (float32, mapped into memory) and a manifest of both. A shard
+    ``vectors.npy`` (float32, mapped into memory) and ``manifest.json`` (SHA-256 of both). A shard
     appears by one rename, so a killed process leaves none by halves. Opening compares every file
     with its manifest: a damaged shard is removed with a warning, and its texts count as never
     seen. Several processes may add at once; each sees its own shards and those it found on
@@ -65,7 +69,7 @@ class VectorCache:
         for path in sorted(self._folder.glob("[0-9]*-*")):
             try:
                 self._open(path)
-            except Damaged as error:
+            except DamagedShard as error:
                 log.warning("Removed a damaged shard of the vector cache: %s", error)
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -113,15 +117,16 @@ class VectorCache:
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-        sync(self._folder)
+        _sync(self._folder)
         self._open(self._folder / name)
 
     def _open(self, path: Path) -> None:
-        verify(path / MANIFEST)
-        hashes = np.load(path / "hashes.npy", allow_pickle=False)
-        vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        try:
+            hashes, vectors = _read_shard(path)
+        except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
+            raise DamagedShard(f"{path}: {error}") from error
         if vectors.shape != (len(hashes), self.dimension):
-            raise Damaged(f"{path} holds {len(hashes)} hashes, but vectors {vectors.shape}")
+            raise DamagedShard(f"{path}: {len(hashes)} hashes, but vectors {vectors.shape}")
         self._hashes.append(hashes)
         self._vectors.append(vectors)
         self._shards.append(path)
@@ -190,7 +195,19 @@ def _write_shard(folder: Path, hashes: NDArray[np.bytes_], vectors: NDArray[np.f
     folder.mkdir()
     np.save(folder / "hashes.npy", hashes)
     np.save(folder / "vectors.npy", vectors)
-    seal(folder)
+    digests = {name: _sha256(folder / name) for name in ("hashes.npy", "vectors.npy")}
+    (folder / "manifest.json").write_text(json.dumps({"sha256": digests}, indent=2))
+    for path in (*folder.iterdir(), folder):
+        _sync(path)
+
+
+def _read_shard(folder: Path) -> tuple[NDArray[np.bytes_], NDArray[np.float32]]:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("hashes.npy", "vectors.npy"):
+        found, wanted = _sha256(folder / name), manifest["sha256"][name]
+        if found != wanted:
+            raise ValueError(f"{name} has SHA-256 {found}, its manifest says {wanted}")
+    return np.load(folder / "hashes.npy"), np.load(folder / "vectors.npy", mmap_mode="r")
 
 
 def _sweep(folder: Path) -> None:
@@ -199,3 +216,17 @@ def _sweep(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):  # finished meanwhile
             if time.time() - path.stat().st_mtime > _ABANDONED:
                 shutil.rmtree(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Make sure a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,6 +1,7 @@
 """A FAISS index together with the ids of its rows, saved and loaded as one."""
 
-import logging
+import hashlib
+import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -8,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
-
-from artefacts.manifest import MANIFEST, Damaged, seal, verify
-
-log = logging.getLogger(__name__)
 
 Ids = NDArray[np.int32]
 Vectors = NDArray[np.float32]
+
+_FILES = ("index.faiss", "ids.npy")
+
+
+class DamagedIndex(Exception):
+    """A saved index does not match the checksums written beside it."""
 
 
 class ConflictingFaiss(Exception):
@@ -93,39 +95,38 @@ class VectorIndex:
         return ids, similarities
 
     def save(self, folder: Path) -> None:
-        """Write the index and its ids into `folder`, and a manifest of all files there."""
+        """Write the index, its ids and a manifest of SHA-256 checksums into `folder`."""
         faiss = import_faiss()
         folder.mkdir(parents=True, exist_ok=True)
         faiss.write_index(self.faiss_index, str(folder / "index.faiss"))
         np.save(folder / "ids.npy", self.ids)
-        seal(folder)
-
-    def kept(self, folder: Path, rows: pl.DataFrame) -> "VectorIndex":
-        """What `folder` holds of this index; written anew where it is missing or damaged.
-
-        Args:
-            folder: where it is kept.
-            rows: what its ids stand for; kept beside it as `rows.parquet`.
-        """
-        try:
-            return VectorIndex.load(folder)
-        except Damaged as error:
-            if folder.exists():
-                log.warning("Built a damaged index anew: %s", error)
-        folder.mkdir(parents=True, exist_ok=True)
-        rows.write_parquet(folder / "rows.parquet")
-        self.save(folder)
-        return VectorIndex.load(folder)
+        manifest = {name: _sha256(folder / name) for name in _FILES}
+        (folder / "manifest.json").write_text(json.dumps({"sha256": manifest}, indent=2))
 
     @classmethod
     def load(cls, folder: Path) -> "VectorIndex":
         """Read what `save` wrote.
 
         Raises:
-            Damaged: a file is missing or differs from its checksum.
+            DamagedIndex: a file is missing or differs from its checksum.
         """
-        verify(folder / MANIFEST)
+        faiss = import_faiss()
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())["sha256"]
+            damaged = [name for name in _FILES if _sha256(folder / name) != manifest[name]]
+        except (OSError, ValueError, KeyError) as error:
+            raise DamagedIndex(f"{folder} holds no complete index: {error}") from error
+        if damaged:
+            raise DamagedIndex(
+                f"{', '.join(str(folder / name) for name in damaged)}: checksum differs from "
+                f"the manifest; delete {folder} and run again to rebuild it"
+            )
         return cls(
             ids=np.load(folder / "ids.npy", allow_pickle=False),
-            faiss_index=import_faiss().read_index(str(folder / "index.faiss")),
+            faiss_index=faiss.read_index(str(folder / "index.faiss")),
         )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

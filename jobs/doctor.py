@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import psutil
 
-from artefacts.manifest import MANIFEST, Damaged, verify
 from index.store import ConflictingFaiss, import_faiss
 from jobs import models, nights, publish
 from jobs.errors import NightrankError
 from jobs.ingest import read_inputs
+from jobs.manifest import MANIFEST, Damaged, verify
 from jobs.nightly import Night
 from jobs.retention import size
 

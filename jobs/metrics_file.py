@@ -8,10 +8,10 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
-from artefacts.manifest import Damaged, read
 from jobs import nights, publish
 from jobs.console import log
 from jobs.errors import exit_code
+from jobs.manifest import Damaged, read
 from jobs.nightly import Night
 
 FILE = "metrics.prom"

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from artefacts.manifest import MANIFEST, Damaged, read, seal, sync, verify
 from jobs.config import Config
 from jobs.console import log
+from jobs.manifest import MANIFEST, Damaged, read, seal, sync, verify
 from jobs.training import Trained
 from rank.model import PARTS, Model
 from rank.projection import Projection

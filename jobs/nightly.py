@@ -7,12 +7,13 @@ from pathlib import Path
 
 import polars as pl
 
-from artefacts.manifest import seal
 from embed import EmbeddedTexts, VectorCache, embed_texts, item_texts, load_encoder, review_texts
+from index.store import VectorIndex
 from jobs import campaigns, gates, models, nights, publish
 from jobs.config import Config
 from jobs.console import log, progress
 from jobs.ingest import read_inputs
+from jobs.manifest import seal
 from jobs.propensity import user_table
 from jobs.reasons import Reasons
 from jobs.report import write_report
@@ -220,8 +221,9 @@ def save_indexes(state: State, folder: Path) -> None:
     }
     indexes = {"items": state.snapshot.item_index, "reviews": state.snapshot.review_index}
     for name, vector_index in indexes.items():
-        kept = vector_index.kept(folder / name, ids[name].with_row_index("id"))
-        log.info("index", corpus=name, vectors=len(kept))
+        vector_index.save(folder / name)
+        ids[name].with_row_index("id").write_parquet(folder / name / "rows.parquet")
+        log.info("index", corpus=name, vectors=len(VectorIndex.load(folder / name)))
 
 
 def write_shards(state: State, trained: Trained, folder: Path) -> tuple[int, pl.DataFrame]:

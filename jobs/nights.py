@@ -4,9 +4,9 @@ from pathlib import Path
 
 import polars as pl
 
-from artefacts.manifest import Damaged, read, verify
 from jobs.console import log
 from jobs.errors import InputMissing
+from jobs.manifest import Damaged, read, verify
 from jobs.publish import CURRENT, make_current, manifest_of, remove
 
 # What a killed run may leave under home. Vectors have a sweep of their own.

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from artefacts import manifest
+from jobs import manifest
 from jobs.errors import GateRefused, InputMissing
 from jobs.ingest import Inputs
 

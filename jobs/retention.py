@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from artefacts.manifest import Damaged, read
 from jobs import models, nights, publish
 from jobs.config_sections import RetentionConfig
+from jobs.manifest import Damaged, read
 
 DAY = 86_400.0
 

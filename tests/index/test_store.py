@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from artefacts.manifest import Damaged
-from index.store import VectorIndex
+from index.store import DamagedIndex, VectorIndex
 
 
 def unit(rng: np.random.Generator, rows: int, width: int = 8) -> np.ndarray:
@@ -12,7 +11,6 @@ def unit(rng: np.random.Generator, rows: int, width: int = 8) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 1000), rows=st.integers(1, 40), k=st.integers(1, 50))
 def test_search_equals_brute_force(seed: int, rows: int, k: int) -> None:
     rng = np.random.default_rng(seed)
@@ -69,7 +67,7 @@ def test_a_flipped_bit_is_noticed_and_named(tmp_path, name: str) -> None:
     content = bytearray((tmp_path / name).read_bytes())
     content[-3] ^= 1
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(Damaged, match=name):
+    with pytest.raises(DamagedIndex, match=name):
         VectorIndex.load(tmp_path)
 
 
@@ -78,5 +76,5 @@ def test_a_missing_file_is_named(tmp_path) -> None:
         tmp_path
     )
     (tmp_path / "ids.npy").unlink()
-    with pytest.raises(Damaged, match=r"ids\.npy"):
+    with pytest.raises(DamagedIndex, match=r"ids\.npy"):
         VectorIndex.load(tmp_path)

@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 from nights import read, write_night
 
-from artefacts.manifest import Damaged
 from jobs import gates, models, nightly, publish, training
 from jobs.config_sections import GatesConfig
 from jobs.errors import GateRefused
+from jobs.manifest import Damaged
 from jobs.nightly import Night
 from rank.labels import labels
 

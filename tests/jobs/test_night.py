@@ -12,10 +12,10 @@ import pytest
 from nights import AS_OF, SHOP, read, small_shop, with_config
 from polars.testing import assert_frame_equal
 
-from artefacts.manifest import Damaged
 from index.store import VectorIndex
 from jobs import models, nightly, publish, summary
 from jobs.errors import InputMissing
+from jobs.manifest import Damaged
 from jobs.state import State
 
 

@@ -12,9 +12,9 @@ import pytest
 from nights import SHOP
 from published import flip, night_run, publish_night, rows
 
-from artefacts.manifest import Damaged, read, sha256
 from jobs import nights, publish
 from jobs.errors import GateRefused, InputMissing, exit_code, is_disk_full
+from jobs.manifest import Damaged, read, sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 

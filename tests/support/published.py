@@ -5,8 +5,8 @@ from pathlib import Path
 
 import polars as pl
 
-from artefacts.manifest import seal
 from jobs.ingest import Inputs
+from jobs.manifest import seal
 from jobs.publish import Run, build, make_current
 
 FIRST = datetime(2025, 6, 1)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from artefacts.manifest import MANIFEST, Damaged, read, seal, sha256, verify
+from jobs.manifest import MANIFEST, Damaged, read, seal, sha256, verify
 
 ABOUT = {"as_of": "2025-06-01T00:00:00", "rows": {"predictions": 12}, "behaviours": ["größe"]}
 

@@ -1,1 +1,0 @@
-"""What is kept on disk between nights, and how it is known to be whole."""
