@@ -52,7 +52,7 @@ class VectorCache:
     appears by one rename, so a killed process leaves none by halves. Opening compares every file
     with its manifest: a damaged shard is removed with a warning, and its texts count as never
     seen. Several processes may add at once; each sees its own shards and those it found on
-    opening.
+    opening. The time of a shard's folder is when a vector of it was last taken.
     """
 
     def __init__(self, folder: Path, *, fingerprint: str, dimension: int) -> None:
@@ -62,6 +62,7 @@ class VectorCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._hashes: list[NDArray[np.bytes_]] = []
         self._vectors: list[NDArray[np.float32]] = []
+        self._shards: list[Path] = []
         self._starts = [0]  # position of the first vector of each shard, and of the next one
         self._index: tuple[NDArray[np.bytes_], NDArray[np.int64]] | None = None
         _sweep(self._folder)
@@ -95,6 +96,9 @@ class VectorCache:
         for shard, vectors in enumerate(self._vectors):
             rows = order[cuts[shard] : cuts[shard + 1]]
             out[rows] = vectors[positions[rows] - self._starts[shard]]
+            if len(rows):
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile, still mapped
+                    os.utime(self._shards[shard])
         return out
 
     def add(self, hashes: NDArray[np.bytes_], vectors: NDArray[np.float32]) -> None:
@@ -125,6 +129,7 @@ class VectorCache:
             raise DamagedShard(f"{path}: {len(hashes)} hashes, but vectors {vectors.shape}")
         self._hashes.append(hashes)
         self._vectors.append(vectors)
+        self._shards.append(path)
         self._starts.append(len(self) + len(hashes))
         self._index = None
 

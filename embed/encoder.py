@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,8 @@ def load_encoder(
         model: a name on the Hugging Face hub, a folder, ``packaged/all-MiniLM-L6-v2`` (384
             dimensions) or ``packaged/wordllama`` (256 dimensions, static, about a hundred times
             faster). A hub model that was downloaded once is used as it is, without asking the hub.
-        revision: branch, tag or commit on the hub.
+        revision: the commit on the hub, 40 hexadecimal digits; a hub model is refused without:
+            branches and tags move, and with them every probability.
         device: a device of torch, or ``auto`` for CUDA where torch sees it and the CPU elsewhere.
         max_tokens: tokens read of each text; None leaves it to the model.
         batch_size: texts per forward pass.
@@ -107,7 +109,8 @@ def load_encoder(
 
     Raises:
         EncoderNotFound: if the model is not to be found, or not loadable.
-        EncoderError: if the model cannot read `max_tokens` tokens.
+        EncoderError: if the model cannot read `max_tokens` tokens, or is of the hub and no commit
+            is given.
     """
     quieten()
     transformer = _load(model, revision=revision, device=best_device(device)).float().eval()
@@ -151,12 +154,18 @@ def _load(model: str, *, revision: str | None, device: str) -> "SentenceTransfor
             f"There is no packaged encoder {model!r}; there are packaged/all-MiniLM-L6-v2 "
             "and packaged/wordllama."
         )
+    if Path(model).is_dir():
+        return _load_local(model, revision=revision, device=device)
+    if not re.fullmatch("[0-9a-f]{40}", revision or ""):
+        raise EncoderError(
+            f"The encoder {model!r} is no folder, and a model of the Hugging Face hub is used only "
+            f"as one commit of it: set encoder.revision to its 40 hexadecimal digits, not to "
+            f"{revision!r}. The hub lists a model's commits under Files and versions."
+        )
     try:
         return _load_local(model, revision=revision, device=device)
     except EncoderNotFound:
-        if Path(model).is_dir():
-            raise
-    return _load_from_hub(model, revision=revision, device=device)
+        return _load_from_hub(model, revision=revision, device=device)
 
 
 def _load_wordllama(*, device: str) -> "SentenceTransformer":

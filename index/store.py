@@ -101,7 +101,7 @@ class VectorIndex:
         faiss.write_index(self.faiss_index, str(folder / "index.faiss"))
         np.save(folder / "ids.npy", self.ids)
         manifest = {name: _sha256(folder / name) for name in _FILES}
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+        (folder / "manifest.json").write_text(json.dumps({"sha256": manifest}, indent=2))
 
     @classmethod
     def load(cls, folder: Path) -> "VectorIndex":
@@ -112,7 +112,7 @@ class VectorIndex:
         """
         faiss = import_faiss()
         try:
-            manifest = json.loads((folder / "manifest.json").read_text())
+            manifest = json.loads((folder / "manifest.json").read_text())["sha256"]
             damaged = [name for name in _FILES if _sha256(folder / name) != manifest[name]]
         except (OSError, ValueError, KeyError) as error:
             raise DamagedIndex(f"{folder} holds no complete index: {error}") from error

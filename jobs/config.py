@@ -28,6 +28,7 @@ from jobs.config_sections import (
     ItemsConfig,
     PredictConfig,
     ProfileConfig,
+    RetentionConfig,
     ReviewsConfig,
     SafeName,
     ScoringConfig,
@@ -66,6 +67,7 @@ class Config(BaseSettings):
     training: TrainingConfig = TrainingConfig()
     scoring: ScoringConfig = ScoringConfig()
     gates: GatesConfig = GatesConfig()
+    retention: RetentionConfig = RetentionConfig()
     campaign: list[CampaignConfig] = []
 
     def prediction(self, behaviour: str) -> PredictConfig:

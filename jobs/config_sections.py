@@ -179,7 +179,7 @@ class EncoderConfig(Section):
     """The language model that turns text into vectors."""
 
     model: str = _key("packaged/all-MiniLM-L6-v2", "Model name, folder, or `packaged/NAME`.")
-    revision: str | None = _key(None, "Revision of a model from a hub.")
+    revision: str | None = _key(None, "Commit of a hub's model, 40 digits; refused without.")
     device: Literal["auto", "cpu", "cuda"] = _key("auto", "Where the model runs.")
     max_tokens: Positive = _key(128, "A text is cut to this many tokens.")
     batch_size: Positive = _key(32, "Texts encoded at a time.")
@@ -308,6 +308,17 @@ class GatesConfig(Section):
         if bounds[0] >= bounds[1]:
             raise ValueError(f"{list(bounds)}: the first is the least, the second the most")
         return bounds
+
+
+class RetentionConfig(Section):
+    """What `nightrank gc` keeps; never less than the current night and the one before."""
+
+    nights: Positive = _key(14, "So many of the latest nights stay.")
+    runs: Positive = _key(3, "Likewise: folders of a night's shards and indexes.")
+    models: Positive = _key(5, "Likewise; and those of the nights that stay.")
+    lists: Positive = _key(30, "Likewise, of each campaign.")
+    days: Positive = _key(3, "Whatever is younger than so many days stays too.")
+    vector_days: Positive = _key(90, "Vectors that no night has used for so many days go.")
 
 
 class CampaignConfig(Section):

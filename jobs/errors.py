@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 
 
@@ -61,11 +63,30 @@ ROOM_ERRORS = {
     "embed.encoder.EncoderError": 2,
     "embed.cache.DamagedShard": 5,
     "index.store.DamagedIndex": 5,
+    "jobs.manifest.Damaged": 5,
+    "builtins.MemoryError": 5,
+    "_duckdb.OutOfMemoryException": 5,
     "index.store.ConflictingFaiss": 5,
     "rank.trees.TooFewPositives": 3,
     "rank.calibrate.CannotCalibrate": 3,
-    "rank.model.DamagedModel": 5,
 }
+
+DISK_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)))
+
+
+def exit_code(error: BaseException) -> int:
+    """The code that a command ends with; 1 for what nobody foresaw."""
+    if isinstance(error, NightrankError):
+        return error.exit_code
+    if is_disk_full(error):
+        return ResourceError.exit_code
+    names = [f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__]
+    return next((ROOM_ERRORS[name] for name in names if name in ROOM_ERRORS), 1)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed for want of room: each library has its own class for that."""
+    return any(said in str(error) for said in DISK_FULL)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

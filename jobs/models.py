@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -10,10 +11,13 @@ import numpy as np
 import polars as pl
 
 from jobs.config import Config
+from jobs.console import log
+from jobs.manifest import MANIFEST, Damaged, read, seal, sync, verify
 from jobs.training import Trained
-from rank.model import DamagedModel, Model
+from rank.model import PARTS, Model
 from rank.projection import Projection
 from rank.propensity import Propensity
+from rank.trees import try_loading
 
 # What is kept of a training beside its models.
 TABLES = ("metrics", "calibration", "importance", "misses", "contest")
@@ -28,10 +32,11 @@ def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
         trained_for: fingerprint of configuration and encoder; see `fingerprint`.
     """
     folder = home / "models" / trained.version
-    if folder.exists():
+    if folder.exists() and _is_whole(folder):
         return folder
     building = folder.with_name(f".build-{trained.version}")
-    building.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
     for model in trained.models:
         model.save(building)
     for propensity in trained.propensities:
@@ -41,14 +46,14 @@ def save(trained: Trained, home: Path, *, trained_for: str) -> Path:
     for table in TABLES:
         frame: pl.DataFrame = getattr(trained, table)
         frame.write_parquet(building / f"{table}.parquet")
-    described = {
-        "as_of": trained.as_of.isoformat(),
-        "behaviours": [model.behaviour for model in trained.models],
-        "trained_for": trained_for,
-        "sha256": {path.name: _sha256(path) for path in sorted(building.iterdir())},
-    }
-    (building / "model.json").write_text(json.dumps(described, indent=2))
+    seal(
+        building,
+        as_of=trained.as_of.isoformat(),
+        behaviours=[model.behaviour for model in trained.models],
+        trained_for=trained_for,
+    )
     building.rename(folder)
+    sync(folder.parent)
     return folder
 
 
@@ -56,27 +61,26 @@ def load(folder: Path) -> Trained:
     """Read what `save` wrote.
 
     Raises:
-        DamagedModel: a file is missing or differs from its checksum.
+        Damaged: a file is missing or differs from its checksum, or LightGBM cannot load trees.
     """
-    try:
-        described = json.loads((folder / "model.json").read_text())
-        for name, expected in described["sha256"].items():
-            if _sha256(folder / name) != expected:
-                raise DamagedModel(
-                    f"{folder / name}: checksum differs from model.json; "
-                    f"delete {folder} and train again"
-                )
-        with np.load(folder / "projection.npz", allow_pickle=False) as arrays:
-            projection = Projection(arrays["mean"], arrays["components"])
-        return Trained(
-            as_of=datetime.fromisoformat(described["as_of"]),
-            models=tuple(Model.load(folder, behaviour) for behaviour in described["behaviours"]),
-            propensities=tuple(Propensity.load(folder, b) for b in described["behaviours"]),
-            projection=projection,
-            **{table: pl.read_parquet(folder / f"{table}.parquet") for table in TABLES},
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise DamagedModel(f"{folder} holds no complete model: {error}") from error
+    described = verify(folder / MANIFEST)
+    with np.load(folder / "projection.npz", allow_pickle=False) as arrays:
+        projection = Projection(arrays["mean"], arrays["components"])
+    trained = Trained(
+        as_of=datetime.fromisoformat(described["as_of"]),
+        models=tuple(Model.load(folder, behaviour) for behaviour in described["behaviours"]),
+        propensities=tuple(Propensity.load(folder, b) for b in described["behaviours"]),
+        projection=projection,
+        **{table: pl.read_parquet(folder / f"{table}.parquet") for table in TABLES},
+    )
+    if problem := try_loading(_texts(trained)):
+        raise Damaged(f"{folder}: LightGBM cannot load its trees: {problem}")
+    return trained
+
+
+def _texts(trained: Trained) -> tuple[str, ...]:
+    trees = [getattr(model, part) for model in trained.models for part in PARTS]
+    return tuple(t.text for t in (*trees, *(p.trees for p in trained.propensities)) if t)
 
 
 def latest(home: Path, as_of: datetime, config: Config, *, trained_for: str) -> Trained | None:
@@ -84,27 +88,62 @@ def latest(home: Path, as_of: datetime, config: Config, *, trained_for: str) -> 
 
     A model trained after `as_of` has seen its future; one older than
     `training.retrain_after_days`, or made for another configuration or encoder, is not used.
+    A damaged one is set aside with a warning.
     """
     oldest = as_of - timedelta(days=config.training.retrain_after_days)
     kept = _kept(home, trained_for)
-    found = [(at, folder) for at, folder in kept if at == as_of or oldest < at < as_of]
-    return load(max(found)[1]) if found else None
+    return _newest([(at, folder) for at, folder in kept if at == as_of or oldest < at < as_of])
 
 
 def champion(home: Path, as_of: datetime, *, trained_for: str) -> Trained | None:
     """The newest model trained before `as_of`, of any age; None where there is none."""
-    found = [(at, folder) for at, folder in _kept(home, trained_for) if at < as_of]
-    return load(max(found)[1]) if found else None
+    return _newest([(at, folder) for at, folder in _kept(home, trained_for) if at < as_of])
+
+
+def folders(home: Path) -> list[Path]:
+    """Of all kept models, those of the earliest `as_of` first."""
+    return sorted((home / "models").glob("[!.]*"))
+
+
+def _newest(found: list[tuple[datetime, Path]]) -> Trained | None:
+    """The newest that is whole."""
+    for _, folder in sorted(found, reverse=True):
+        try:
+            return load(folder)
+        except Damaged as error:
+            _set_aside(folder, error)
+    return None
 
 
 def _kept(home: Path, trained_for: str) -> list[tuple[datetime, Path]]:
     """When trained, and the folder, of all models for a configuration and encoder."""
     kept = []
-    for description in sorted((home / "models").glob("[!.]*/model.json")):
-        described = json.loads(description.read_text())
+    for folder in folders(home):
+        try:
+            described = read(folder / MANIFEST)
+        except Damaged as error:
+            _set_aside(folder, error)
+            continue
         if described["trained_for"] == trained_for:
-            kept.append((datetime.fromisoformat(described["as_of"]), description.parent))
+            kept.append((datetime.fromisoformat(described["as_of"]), folder))
     return kept
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        verify(folder / MANIFEST)
+    except Damaged as error:
+        _set_aside(folder, error)
+        return False
+    return True
+
+
+def _set_aside(folder: Path, error: Damaged) -> None:
+    """Keep a damaged model out of the way, for whoever looks for the cause."""
+    aside = folder.with_name(f".damaged-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    log.warning("damaged model set aside", problem=str(error), now_in=str(aside))
 
 
 def fingerprint(config: Config, encoder: str) -> str:
@@ -112,14 +151,9 @@ def fingerprint(config: Config, encoder: str) -> str:
     shaping = config.model_dump(
         mode="json",
         exclude={
-            **dict.fromkeys(("name", "campaign", "scoring", "gates"), True),
+            **dict.fromkeys(("name", "campaign", "scoring", "gates", "retention"), True),
             "sources": {"attach"},
         },
     )
     text = json.dumps(shaping, sort_keys=True) + encoder + version("nightrank")
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

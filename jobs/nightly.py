@@ -9,10 +9,11 @@ import polars as pl
 
 from embed import EmbeddedTexts, VectorCache, embed_texts, item_texts, load_encoder, review_texts
 from index.store import VectorIndex
-from jobs import campaigns, gates, models, publish
+from jobs import campaigns, gates, models, nights, publish
 from jobs.config import Config
 from jobs.console import log, progress
 from jobs.ingest import read_inputs
+from jobs.manifest import seal
 from jobs.propensity import user_table
 from jobs.reasons import Reasons
 from jobs.report import write_report
@@ -79,6 +80,8 @@ class Outcome:
 
 def run(night: Night, *, override: str | None = None) -> Outcome:
     """A whole night; see `score`."""
+    nights.sweep(night.home)
+    nights.check_current(night.home)
     prepared = prepare(night)
     trained = kept_models(night, prepared) or train(night, prepared)
     return score(night, prepared, trained, override=override)
@@ -250,6 +253,8 @@ def write_shards(state: State, trained: Trained, folder: Path) -> tuple[int, pl.
             reasons.write_parquet(folder / "reasons" / f"{number:06d}.parquet")
             rows += len(shard)
             advance(len(users))
+    for name in ("shards", "reasons"):
+        seal(folder / name)
     return rows, shares(pl.concat(counts))
 
 

@@ -1,6 +1,6 @@
 """Builds the night's DuckDB file and makes it current by one atomic rename."""
 
-import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,8 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from jobs.errors import InputMissing
+from jobs import manifest
+from jobs.errors import GateRefused, InputMissing
 from jobs.ingest import Inputs
 
 # BI tools bundle engines older than the one that writes: DuckDB 1.5 can open this version.
@@ -36,23 +37,51 @@ def build(
     inputs: Inputs,
     tables: Mapping[str, pl.DataFrame],
 ) -> Path:
-    """Write `scores-<run_id>.duckdb` under a temporary name, then rename it; not yet current.
+    """Write, check and finish `scores-<run_id>.duckdb` with its manifest; it is not yet current.
+
+    It is built under a temporary name. `scores-<run_id>.json` has its SHA-256, the rows of each
+    table, and what the run was.
 
     Args:
         home: the folder that holds the files of all nights.
         run: identifies the rows.
-        shards: folder of Parquet files with the scored users.
+        shards: sealed folder of Parquet files with the scored users.
         reasons: likewise, with what the first of their rows owe to what.
         inputs: what the night read; becomes the tables items, users, user_behaviours.
         tables: further tables by name; `run_id` is put before their columns.
 
     Returns:
-        The path of the finished file.
+        The path of the finished file, read-only.
+
+    Raises:
+        Damaged: a shard is not what was scored.
+        GateRefused: the predictions are not what the shards hold.
     """
+    for folder in (shards, reasons):
+        manifest.verify(folder / manifest.MANIFEST)
     building = home / f".build-{run.run_id}.duckdb"
     finished = home / f"scores-{run.run_id}.duckdb"
-    building.unlink(missing_ok=True)
-    with duckdb.connect() as connection:
+    try:
+        rows = _build(building, run, shards=shards, reasons=reasons, inputs=inputs, tables=tables)
+        _finish(building, finished, run, rows)
+    except BaseException:
+        discard(building)
+        raise
+    return finished
+
+
+def _build(
+    building: Path,
+    run: Run,
+    *,
+    shards: Path,
+    reasons: Path,
+    inputs: Inputs,
+    tables: Mapping[str, pl.DataFrame],
+) -> dict[str, int]:
+    """Write all tables and check them; rows by table."""
+    discard(building)
+    with duckdb.connect(config={"temp_directory": f"{building}.tmp"}) as connection:
         connection.execute("set TimeZone = 'UTC'")
         target = str(building).replace("'", "''")
         connection.execute(f"attach '{target}' as scores (storage_version '{STORAGE_VERSION}')")
@@ -63,14 +92,50 @@ def build(
         for name, frame in tables.items():
             _write(connection, name, frame, run)
         _write_run(connection, run)
+        _check_predictions(connection, shards)
+        rows = _rows(connection)
         connection.execute("use memory")
         connection.execute("checkpoint scores")
         connection.execute("detach scores")
-    if building.with_suffix(".duckdb.wal").exists():
+    return rows
+
+
+def _finish(building: Path, finished: Path, run: Run, rows: Mapping[str, int]) -> None:
+    """The manifest comes before the name, so that no finished file is without one."""
+    if Path(f"{building}.wal").exists():
         raise OSError(f"{building} was not closed cleanly: its .wal file is still there")
-    _sync(building)
+    manifest.sync(building)
+    building.chmod(0o444)
+    manifest.write(
+        manifest_of(finished),
+        {finished.name: manifest.sha256(building)},
+        run_id=run.run_id,
+        as_of=run.as_of.isoformat(),
+        started_at=run.started_at.isoformat(),
+        model_version=run.model_version,
+        rows=rows,
+    )
     building.rename(finished)
-    return finished
+    manifest.sync(finished.parent)
+
+
+def discard(building: Path) -> None:
+    """Remove an unfinished file and all that DuckDB left beside it."""
+    for path in building.parent.glob(f"{building.name}*"):
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def manifest_of(scores: Path) -> Path:
+    """Where the manifest of a night's file is."""
+    return scores.with_suffix(".json")
 
 
 def make_current(finished: Path) -> None:
@@ -80,7 +145,7 @@ def make_current(finished: Path) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(finished.name)
     link.replace(home / CURRENT)
-    _sync(home)
+    manifest.sync(home)
 
 
 def open_scores(path: Path) -> duckdb.DuckDBPyConnection:
@@ -151,18 +216,48 @@ def _write_run(connection: duckdb.DuckDBPyConnection, run: Run) -> None:
     )
 
 
+def _check_predictions(connection: duckdb.DuckDBPyConnection, shards: Path) -> None:
+    """Refuse what a reader would stumble over.
+
+    Raises:
+        GateRefused: rows are missing, twice there, or without a probability.
+    """
+    scored = connection.execute(
+        "select count(*) from read_parquet($shards)", {"shards": str(shards / "*.parquet")}
+    ).fetchall()[0][0]
+    rows, bad, distinct = connection.sql(
+        """
+        select count(*), count(*) filter (probability between 0 and 1 is not true),
+               (select count(*) from (select distinct user_id, item_id, behaviour from predictions))
+        from predictions
+        """
+    ).fetchall()[0]
+    problems = {
+        f"{rows:,} rows in the table, {scored:,} in {shards}": rows != scored,
+        f"{bad:,} of {rows:,} rows without a probability from 0 to 1": bad > 0,
+        f"{rows - distinct:,} rows with a user, item and behaviour of another": distinct != rows,
+    }
+    if found := [problem for problem, holds in problems.items() if holds]:
+        raise GateRefused(
+            f"not published, the last good night stays current: {'; '.join(found)} "
+            "(table predictions). Run again; if it stays, report it with the log"
+        )
+
+
+def _rows(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Exact counts of all tables; `duckdb_tables()` has estimates."""
+    names = connection.sql(
+        "select table_name from duckdb_tables() where database_name = 'scores' "
+        "and schema_name = 'main' order by all"
+    ).fetchall()
+    return {
+        name: connection.sql(f'select count(*) from "{name}"').fetchall()[0][0] for (name,) in names
+    }
+
+
 def _write(connection: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame, run: Run) -> None:
     connection.register("rows", frame.to_arrow())
     connection.execute(
         f'create table "{name}" as select $run_id as run_id, * from rows', {"run_id": run.run_id}
     )
     connection.unregister("rows")
-
-
-def _sync(path: Path) -> None:
-    """Wait until the file or folder is on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

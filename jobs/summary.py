@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from jobs import publish
+from jobs import models, nights, publish
 from jobs.backtest import differences, spreads
 from jobs.console import show_table
 from jobs.evaluation import SAMPLE
@@ -144,11 +144,8 @@ def show_status(night: Night) -> None:
         with publish.open_scores(current) as connection:
             show_frame("Current night", connection.sql("select * from runs").pl())
             show_frame("Rows", connection.sql("select * exclude (run_id) from sources").pl())
-    nights = sorted(path.name for path in night.home.glob("scores-*.duckdb"))
-    models = sorted(path.name for path in (night.home / "models").glob("[!.]*"))
-    show_table(
-        "Kept", ["what", "name"], [*[("night", n) for n in nights], *[("model", m) for m in models]]
-    )
+    show_frame("Nights", nights.frame(night.home))
+    show_table("Models", ["model"], [[path.name] for path in models.folders(night.home)])
 
 
 def show_frame(title: str, frame: pl.DataFrame) -> None:

@@ -12,10 +12,6 @@ from rank.calibrate import IDENTITY, Calibration, Floats
 from rank.trees import Trees
 
 
-class DamagedModel(Exception):
-    """A saved model does not match the checksum written beside it."""
-
-
 @dataclass(frozen=True)
 class Model:
     """Predicts one behaviour.
@@ -78,38 +74,27 @@ class Model:
         return pl.concat(frames)
 
     def save(self, folder: Path) -> None:
-        """Write `<behaviour>.<part>.txt` (trees) and `<behaviour>.json` (the rest, checksums)."""
+        """Write `<behaviour>.<part>.txt` (trees) and `<behaviour>.json` (the rest).
+
+        Their checksums are the caller's.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         described = asdict(self)
         for part in PARTS:
             trees: Trees = getattr(self, part)
             (folder / f"{self.behaviour}.{part}.txt").write_text(trees.text)
-            described[part] = {"features": trees.features, "sha256": trees.sha256}
+            described[part] = trees.features
         (folder / f"{self.behaviour}.json").write_text(json.dumps(described, indent=2))
 
     @classmethod
     def load(cls, folder: Path, behaviour: str) -> "Model":
-        """Read what `save` wrote.
-
-        Raises:
-            DamagedModel: a file is missing or the trees differ from their checksum, which
-                LightGBM itself answers by aborting the process.
-        """
-        try:
-            described = json.loads((folder / f"{behaviour}.json").read_text())
-            described["calibration"] = Calibration(**described["calibration"])
-            for part in PARTS:
-                path = folder / f"{behaviour}.{part}.txt"
-                trees = Trees(path.read_text(), tuple(described[part]["features"]))
-                if trees.sha256 != (expected := described[part]["sha256"]):
-                    raise DamagedModel(
-                        f"{path}: checksum {trees.sha256[:12]} differs from {expected[:12]} in "
-                        f"{behaviour}.json; delete {folder} and train again"
-                    )
-                described[part] = trees
-            return cls(**described)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DamagedModel(f"{folder}/{behaviour}: no complete model: {error}") from error
+        """Read what `save` wrote, after its checksums: LightGBM aborts on damaged trees."""
+        described = json.loads((folder / f"{behaviour}.json").read_text())
+        described["calibration"] = Calibration(**described["calibration"])
+        for part in PARTS:
+            text = (folder / f"{behaviour}.{part}.txt").read_text()
+            described[part] = Trees(text, tuple(described[part]))
+        return cls(**described)
 
 
 PARTS = ("classifier", "ranker")

@@ -1,9 +1,12 @@
 """Trees grown by LightGBM: for the probability, or for the order of each user's candidates."""
 
-import hashlib
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,6 +20,13 @@ if TYPE_CHECKING:
 
 Labels = NDArray[np.bool_]
 Objective = Literal["binary", "lambdarank"]
+
+_LOAD_EACH = """
+import json, sys, lightgbm
+for text in json.load(sys.stdin):
+    booster = lightgbm.Booster(model_str=text)
+    booster.predict([[0.0] * booster.num_feature()], num_threads=1)
+"""
 
 # The order is learnt for the first so many places of a user's list.
 LISTED = 10
@@ -108,11 +118,6 @@ class Trees:
         """Number of trees."""
         return self.text.count("\nTree=")
 
-    @property
-    def sha256(self) -> str:
-        """Checksum of the text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
 
 def grow(
     train: Sequence[Example],
@@ -150,6 +155,30 @@ def grow(
     )
     text = booster.model_to_string(num_iteration=booster.best_iteration)
     return Trees(text=_without_threads(text), features=tuple(train[0].features.columns))
+
+
+@lru_cache(maxsize=8)
+def try_loading(texts: tuple[str, ...]) -> str | None:
+    """Load trees in a process of their own, as LightGBM aborts the whole process on bad ones.
+
+    Args:
+        texts: of `Trees`.
+
+    Returns:
+        None when all of them load and answer, else what LightGBM last said.
+    """
+    child = subprocess.run(
+        [sys.executable, "-P", "-c", _LOAD_EACH],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        errors="replace",  # LightGBM quotes what it could not read
+        check=False,
+    )
+    if child.returncode == 0:
+        return None
+    said = child.stderr.strip() or f"it ended with code {child.returncode}"
+    return said.splitlines()[-1]
 
 
 def _check_positives(examples: Sequence[Example], window: str) -> None:

@@ -186,6 +186,19 @@ def test_code_that_comes_with_a_model_is_not_run(folder: Path, tmp_path: Path) -
     assert not ran.exists()
 
 
+def test_a_model_that_needs_code_of_its_own_is_refused(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    described = {
+        "model_type": "custom",
+        "auto_map": {"AutoConfig": "custom.Config", "AutoModel": "custom.Model"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    (tmp_path / "custom.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    with pytest.raises(EncoderNotFound, match="trust_remote_code"):
+        load_encoder(str(tmp_path))
+    assert not ran.exists()
+
+
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
@@ -197,7 +210,13 @@ def test_code_that_comes_with_a_model_is_not_run(folder: Path, tmp_path: Path) -
 )
 def test_unknown_models(name: str, complaint: str) -> None:
     with pytest.raises(EncoderNotFound, match=complaint):
-        load_encoder(name)
+        load_encoder(name, revision="0123456789abcdef" * 2 + "01234567")
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", "0123456", "G" * 40])
+def test_a_hub_model_is_refused_without_its_commit(revision: str | None) -> None:
+    with pytest.raises(EncoderError, match=f"encoder.revision.*40 hexadecimal.*{revision}"):
+        load_encoder("nightrank-tests/no-such-model", revision=revision)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ from nights import read, write_night
 from jobs import gates, models, nightly, publish, training
 from jobs.config_sections import GatesConfig
 from jobs.errors import GateRefused
+from jobs.manifest import Damaged
 from jobs.nightly import Night
 from rank.labels import labels
-from rank.model import DamagedModel
 
 GOOD = {
     "predicted_over_observed": 1.1,
@@ -226,7 +226,7 @@ def test_a_calibration_of_another_behaviour_is_refused_when_it_is_loaded(done) -
     described["click"]["calibration"] = described["purchase"]["calibration"]
     good = (folder / "click.json").read_text()
     (folder / "click.json").write_text(json.dumps(described["click"], indent=2))
-    with pytest.raises(DamagedModel, match=r"click\.json: checksum differs"):
+    with pytest.raises(Damaged, match=r"click\.json is damaged"):
         models.load(folder)
     (folder / "click.json").write_text(good)
     assert models.load(folder).version == outcome.trained.version

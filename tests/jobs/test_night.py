@@ -15,8 +15,8 @@ from polars.testing import assert_frame_equal
 from index.store import VectorIndex
 from jobs import models, nightly, publish, summary
 from jobs.errors import InputMissing
+from jobs.manifest import Damaged
 from jobs.state import State
-from rank.model import DamagedModel
 
 
 def test_each_row_of_the_predictions_is_a_distinct_pair_with_a_probability(done) -> None:
@@ -273,10 +273,10 @@ def test_a_damaged_propensity_is_noticed(done, tmp_path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DamagedModel, match=r"click\.propensity: checksum"):
+    with pytest.raises(Damaged, match=r"click\.propensity is damaged"):
         models.load(folder)
     path.unlink()
-    with pytest.raises(DamagedModel, match=r"click\.propensity"):
+    with pytest.raises(Damaged, match=r"click\.propensity"):
         models.load(folder)
 
 

@@ -35,7 +35,7 @@ def champion(material: Material) -> Trained:
 
 
 def trees(trained: Trained) -> list[str]:
-    return [model.classifier.sha256 + model.ranker.sha256 for model in trained.models]
+    return [model.classifier.text + model.ranker.text for model in trained.models]
 
 
 def test_the_published_probabilities_add_up_to_what_happened_in_the_test_window(

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
 from rank.calibrate import Calibration
-from rank.model import DamagedModel, Model
-from rank.trees import Example, Hyperparameters, TooFewPositives, grow
+from rank.model import Model
+from rank.trees import Example, Hyperparameters, TooFewPositives, grow, try_loading
 
 PARAMETERS = Hyperparameters(
     learning_rate=0.1,
@@ -167,32 +166,11 @@ def test_names_of_attributes_outlive_a_round_trip(tmp_path: Path) -> None:
     assert np.isfinite(again.log_odds(example.features, threads=1)).all()
 
 
-@pytest.mark.parametrize("part", ["classifier", "ranker"])
-@pytest.mark.parametrize("place", [0, 0.3, 0.999])
-def test_a_flipped_byte_is_noticed(model: Model, tmp_path: Path, place: float, part: str) -> None:
-    model.save(tmp_path)
-    path = tmp_path / f"buy.{part}.txt"
-    content = bytearray(path.read_bytes())
-    content[int(place * len(content))] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(DamagedModel, match=rf"buy\.{part}\.txt: checksum .* train again"):
-        Model.load(tmp_path, "buy")
-
-
-def test_incomplete_models_are_named(model: Model, tmp_path: Path) -> None:
-    with pytest.raises(DamagedModel, match=r"buy: no complete model: .*No such file"):
-        Model.load(tmp_path, "buy")
-    model.save(tmp_path)
-    described = json.loads((tmp_path / "buy.json").read_text())
-    for damage in ("{", "[]", json.dumps({k: v for k, v in described.items() if k != "ranker"})):
-        (tmp_path / "buy.json").write_text(damage)
-        with pytest.raises(DamagedModel, match="buy: no complete model"):
-            Model.load(tmp_path, "buy")
-    model.save(tmp_path)
-    text = (tmp_path / "buy.ranker.txt").read_text()
-    (tmp_path / "buy.ranker.txt").write_text(text[: len(text) // 2])
-    with pytest.raises(DamagedModel, match="checksum"):
-        Model.load(tmp_path, "buy")
+def test_trees_that_lightgbm_refuses_are_found_in_a_process_of_their_own(model: Model) -> None:
+    good, half = model.classifier.text, model.ranker.text[: len(model.ranker.text) // 2]
+    assert try_loading((good, model.ranker.text)) is None
+    assert try_loading((good, half))
+    assert try_loading(("no trees",))
 
 
 @pytest.mark.parametrize("empty", ["training windows", "early-stopping window"])

@@ -1,0 +1,57 @@
+"""Commands that look after what is kept: going back a night, making room, looking for damage."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.options import AsOf, ConfigFile, Home, Root, night_of
+
+app = typer.Typer()
+
+
+@app.command()
+def rollback(
+    config: ConfigFile,
+    home: Home = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="The run whose night becomes current; see `status`."),
+    ] = None,
+) -> None:
+    """Make the last good night before the current one current again."""
+    from jobs import nights, summary
+
+    scores = nights.rollback(night_of(config, home=home).home, to=to)
+    summary.show_line("current is", nights.run_of(scores), "- `nightrank export` writes its lists")
+
+
+@app.command()
+def gc(
+    config: ConfigFile,
+    home: Home = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go.")] = False,
+) -> None:
+    """Remove old nights, runs, models, lists and unused vectors, as far as `retention` allows."""
+    from jobs import publish, retention
+    from jobs.console import show_table
+
+    night = night_of(config, home=home)
+    found = retention.removable(night.home, night.config.retention)
+    rows = [(one.kind, one.paths[0].relative_to(night.home), one.size / 2**20) for one in found]
+    show_table("Would go" if dry_run else "Removed", ["what", "path", "MiB"], rows)
+    for path in (path for one in found for path in one.paths if not dry_run):
+        publish.remove(path)
+
+
+@app.command()
+def doctor(config: ConfigFile, as_of: AsOf = None, root: Root = Path(), home: Home = None) -> None:
+    """Look at the machine, the inputs and all that is kept; exit code 5 if something is broken."""
+    from jobs.doctor import examine
+    from jobs.summary import show_line
+
+    findings = examine(night_of(config, as_of, root, home))
+    for check, said, remedy in findings:
+        show_line(f"broken  {check}: {said}; {remedy}" if remedy else f"ok      {check}: {said}")
+    if any(finding.remedy for finding in findings):
+        raise typer.Exit(5)

@@ -1,0 +1,106 @@
+"""Files with a manifest: the SHA-256 of each, compared before any of them is loaded."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+class Damaged(Exception):
+    """A file is missing, or is not the one that its manifest describes."""
+
+
+def seal(folder: Path, **about: object) -> None:
+    """Put all files of `folder` on the disk, and a manifest of them beside; see `write`."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
+    for path in files:
+        sync(path)
+    write(folder / MANIFEST, {path.name: sha256(path) for path in files}, **about)
+
+
+def write(path: Path, digests: Mapping[str, str], **about: object) -> None:
+    """Write a manifest by one rename.
+
+    Args:
+        path: where.
+        digests: SHA-256 of files beside it, by name.
+        about: what else it tells, for JSON. It is sealed by a SHA-256 of its own; digests need
+            none, as a changed one does not fit its file.
+    """
+    content: dict[str, object] = {"sha256": dict(digests)}
+    if about:
+        content["about"] = about
+        content["seal"] = _seal(content)
+    building = path.with_name(f".{path.name}.building")
+    building.write_text(json.dumps(content, indent=2))
+    sync(building)
+    building.replace(path)
+    sync(path.parent)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a manifest tells beside the digests.
+
+    Raises:
+        Damaged: it is missing or not the one that was written.
+    """
+    return dict(_content(path).get("about", {}))
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """As `read`, after comparing every file with its SHA-256.
+
+    Raises:
+        Damaged: the manifest or a file is missing or not the one that was written.
+    """
+    content = _content(path)
+    for name, written in content["sha256"].items():
+        file = path.parent / name
+        try:
+            found = sha256(file)
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # no such name
+            raise Damaged(f"{file!s:.200} is missing: {path.name} names it") from error
+        if found != written:
+            raise Damaged(
+                f"{file} is damaged: its SHA-256 is {found[:12]}…, {path.name} says "
+                f"{str(written)[:12]}…"
+            )
+    return dict(content.get("about", {}))
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise Damaged(f"{path} is missing") from error
+    except ValueError as error:
+        raise Damaged(f"{path} is damaged: {error}") from error
+    keys = set(content) if isinstance(content, dict) else set()
+    plain = keys == {"sha256"}
+    sealed = keys == {"sha256", "about", "seal"} and content.pop("seal") == _seal(content)
+    if not (plain or sealed) or not isinstance(content["sha256"], dict):
+        raise Damaged(f"{path} is damaged: it is not the manifest that was written")
+    return content
+
+
+def _seal(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,199 @@
+"""Publishing, going back, and what is left of it when it fails."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+from nights import SHOP
+from published import flip, night_run, publish_night, rows
+
+from jobs import nights, publish
+from jobs.errors import GateRefused, InputMissing, exit_code, is_disk_full
+from jobs.manifest import Damaged, read, sha256
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_shown(home: Path) -> str:
+    """The run that a reader of the current night sees, all of whose tables must be there."""
+    with publish.open_scores(home / publish.CURRENT) as connection:
+        connection.sql("select count(*) from predictions join items using (item_id)").fetchall()
+        return connection.sql("select run_id from runs").fetchall()[0][0]
+
+
+def test_a_night_is_read_only_and_its_manifest_tells_what_is_in_it(tmp_path: Path) -> None:
+    scores = publish_night(tmp_path, 1, rows(3), rows(5).filter(pl.col("user_id") > "u2"))
+    assert scores.stat().st_mode & 0o777 == 0o444
+    content = (tmp_path / f"{scores.stem}.json").read_text()
+    assert sha256(scores) in content
+    about = read(publish.manifest_of(scores))
+    assert about["as_of"] == "2025-06-02T00:00:00"
+    assert about["rows"] == {
+        "gates": 2, "items": 2, "predictions": 10, "reasons": 1, "runs": 1, "stages": 1,
+        "user_behaviours": 1, "users": 3,
+    }  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        publish.CURRENT, "runs", scores.name, f"{scores.stem}.json",
+    ]  # fmt: skip
+    with publish.open_scores(scores) as connection, pytest.raises(duckdb.Error, match="read-only"):
+        connection.execute("create table other as select 1")
+
+
+@pytest.mark.parametrize(
+    ("shards", "said"),
+    [
+        ((rows(3, probability=None),), "6 of 6 rows without a probability"),
+        ((rows(3, probability=float("nan")),), "6 of 6 rows without a probability"),
+        ((rows(3, probability=1.5),), "6 of 6 rows without a probability"),
+        ((rows(3), rows(1)), "2 rows with a user, item and behaviour of another"),
+    ],
+)
+def test_rows_that_readers_would_stumble_over_are_refused(
+    tmp_path: Path, shards: tuple[pl.DataFrame, ...], said: str
+) -> None:
+    publish_night(tmp_path, 1)
+    with pytest.raises(GateRefused, match=said):
+        publish_night(tmp_path, 2, *shards)
+    assert run_shown(tmp_path) == night_run(1).run_id
+    assert not list(tmp_path.glob(".build-*"))
+    assert len(nights.kept(tmp_path)) == 1
+
+
+def test_a_damaged_shard_stops_the_night_by_its_name(tmp_path: Path) -> None:
+    first = publish_night(tmp_path, 1)
+    folder = tmp_path / "runs" / night_run(1).run_id
+    for name, place in (("shards/000000.parquet", 0.4), ("reasons/000000.parquet", 0.9)):
+        flip(folder / name, place)
+        with pytest.raises(Damaged, match=name):
+            publish.build(
+                tmp_path,
+                night_run(2),
+                shards=folder / "shards",
+                reasons=folder / "reasons",
+                inputs=None,  # type: ignore[arg-type]
+                tables={},
+            )
+        flip(folder / name, place)
+    assert nights.current(tmp_path) == first
+
+
+def test_an_open_reader_keeps_its_night_while_others_are_published(tmp_path: Path) -> None:
+    publish_night(tmp_path, 1, rows(3))
+    with publish.open_scores(tmp_path / publish.CURRENT) as reader:
+        for number in (2, 3):
+            publish_night(tmp_path, number, rows(number + 5))
+            assert run_shown(tmp_path) == night_run(number).run_id
+            assert reader.sql("select run_id from runs").fetchall() == [(night_run(1).run_id,)]
+            assert reader.sql("select count(*) from predictions").fetchall() == [(6,)]
+
+
+def test_rollback_goes_to_the_last_whole_night_before(tmp_path: Path) -> None:
+    first, second, third, fourth = (publish_night(tmp_path, number) for number in (1, 2, 3, 4))
+    flip(third, 0.5)
+    nights.check_current(tmp_path)
+    flip(fourth, 0.5)
+    with pytest.raises(Damaged, match=f"{fourth.name} is damaged.*`nightrank rollback`"):
+        nights.check_current(tmp_path)
+    flip(fourth, 0.5)
+    assert nights.rollback(tmp_path) == second
+    assert run_shown(tmp_path) == night_run(2).run_id
+    assert nights.rollback(tmp_path) == first
+    with pytest.raises(InputMissing, match=f"no night before .*{night_run(4).run_id}"):
+        nights.rollback(tmp_path)
+    assert nights.rollback(tmp_path, to=night_run(4).run_id) == fourth
+    with pytest.raises(Damaged, match=f"nothing is changed.*{third.name} is damaged"):
+        nights.rollback(tmp_path, to=night_run(3).run_id)
+    with pytest.raises(InputMissing, match="no night elsewhere"):
+        nights.rollback(tmp_path, to="elsewhere")
+    assert run_shown(tmp_path) == night_run(4).run_id
+
+
+def test_rollback_finds_a_night_where_the_current_one_is_gone(tmp_path: Path) -> None:
+    publish_night(tmp_path, 1)
+    publish_night(tmp_path, 2).unlink()
+    assert not (tmp_path / publish.CURRENT).exists()
+    nights.rollback(tmp_path)
+    assert run_shown(tmp_path) == night_run(1).run_id
+
+
+def test_the_status_names_what_is_current_and_what_is_damaged(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        publish_night(tmp_path, number)
+    flip(nights.kept(tmp_path)[0], 0.2)
+    publish.manifest_of(nights.kept(tmp_path)[1]).unlink()
+    shown = nights.frame(tmp_path)
+    assert shown.get_column("current").to_list() == [None, None, "current"]
+    assert shown.get_column("predictions").to_list() == [None, None, 6]
+    damaged, unknown, whole = shown.get_column("whole")
+    assert "is damaged" in damaged
+    assert ".json is missing" in unknown
+    assert whole == "yes"
+
+
+def test_a_run_sweeps_what_killed_ones_left_and_nothing_else(tmp_path: Path) -> None:
+    scores = publish_night(tmp_path, 1)
+    litter = (
+        ".build-a.duckdb", ".build-a.duckdb.wal", ".current-scores-a", f"{scores.name}.wal",
+        "scores-a.json", "models/.build-b/click.json", "campaigns/summer/.a.building",
+        ".scores-a.json.building",
+    )  # fmt: skip
+    good = ("models/a/click.json", "campaigns/summer/a.csv", "shop.duckdb.wal", "cache/f/.new-a/x")
+    for name in (*litter, *good):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    nights.sweep(tmp_path)
+    assert [name for name in litter if (tmp_path / name).exists()] == []
+    assert [name for name in good if not (tmp_path / name).exists()] == []
+    assert run_shown(tmp_path) == night_run(1).run_id
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 8 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_last_night(small_disk: Path) -> None:
+    publish_night(small_disk, 1)
+    wide = rows(3000).with_columns(reason=pl.col("user_id").hash().cast(pl.String).repeat_by(9))
+    wide = wide.with_columns(pl.col("reason").list.join(" "))
+    free = os.statvfs(small_disk)
+    (small_disk / "filler").write_bytes(b"x" * (free.f_bavail * free.f_bsize - 2**20))
+    with pytest.raises(Exception, match="No space left") as caught:
+        publish_night(small_disk, 2, wide)
+    assert is_disk_full(caught.value)
+    assert exit_code(caught.value) == 5
+    assert run_shown(small_disk) == night_run(1).run_id
+    assert not list(small_disk.glob(".build-*"))
+    assert nights.problem(nights.kept(small_disk)[0]) is None
+    (small_disk / "filler").unlink()
+
+
+def test_a_command_says_that_the_disk_is_full(small_disk: Path, tmp_path: Path) -> None:
+    publish_night(small_disk, 1)
+    config = tmp_path / "small.toml"
+    config.write_text(SHOP)
+    free = os.statvfs(small_disk)
+    (small_disk / "filler").write_bytes(b"x" * (free.f_bavail * free.f_bsize))
+    command = [sys.executable, "-m", "jobs.cli", "export", str(config), "--home", str(small_disk)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 5, done.stderr
+    assert "no room is left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run_shown(small_disk) == night_run(1).run_id
