@@ -532,4 +532,4 @@ def test_the_sql_of_the_docs_runs(tmp_path: Path) -> None:
         assert read.rows.select(pl.col("raw").struct.unnest()).null_count().row(0) == (
             (read.rows.height,) * len(read.rows.schema["raw"].fields)
         )
-    assert len(queries) == 7
+    assert len(queries) == 6
