@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -90,8 +90,17 @@ class Material:
         """Distinct (user, item) pairs, of users known before `as_of`, that then happened.
 
         What the user already did before is no target where repeats are not allowed.
+
+        Raises:
+            ValueError: the horizon is not over: what has not happened still may.
         """
         wanted = self.config.prediction(behaviour)
+        end = as_of + timedelta(days=wanted.horizon_days)
+        if end > self.inputs.as_of:
+            raise ValueError(
+                f"{behaviour!r} from {as_of} on: its horizon ends at {end}, and rows are known "
+                f"before {self.inputs.as_of} only"
+            )
         found = happened(
             self.inputs.events,
             behaviour=behaviour,
