@@ -1,14 +1,13 @@
 """The command line. Heavy imports wait inside the commands, so that `--help` is instant."""
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from jobs.nightly import Night
+from jobs import tune_command
+from jobs.options import AsOf, ConfigFile, Home, Root, night_of
 
 app = typer.Typer(
     name="nightrank",
@@ -17,20 +16,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(tune_command.app)
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
-AsOf = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DATE",
-        help="Use only what happened before; a date or a time in UTC. Without it: today, 00:00.",
-    ),
-]
-Root = Annotated[Path, typer.Option(help="Where relative paths of the sources start.")]
-Home = Annotated[
-    Path | None,
-    typer.Option(help="Where everything is written. Without it: nightrank-home/NAME."),
-]
 Force = Annotated[
     str | None,
     typer.Option(
@@ -51,7 +38,7 @@ def run(
     """Do a whole night: ingest, embed, train when due, score, publish, write the lists."""
     from jobs import nightly, summary
 
-    night = _night(config, as_of, root, home)
+    night = night_of(config, as_of, root, home)
     summary.show_outcome(night, nightly.run(night, override=force))
 
 
@@ -60,7 +47,7 @@ def train(config: ConfigFile, as_of: AsOf = None, root: Root = Path(), home: Hom
     """Train, calibrate and test new models, and keep them; publish nothing."""
     from jobs import nightly, summary
 
-    night = _night(config, as_of, root, home)
+    night = night_of(config, as_of, root, home)
     trained = nightly.train(night, nightly.prepare(night))
     folder = night.home / "models" / trained.version
     summary.show_metrics(trained.metrics)
@@ -80,7 +67,7 @@ def score(
     from jobs import nightly, summary
     from jobs.errors import InputMissing
 
-    night = _night(config, as_of, root, home)
+    night = night_of(config, as_of, root, home)
     prepared = nightly.prepare(night)
     trained = nightly.kept_models(night, prepared)
     if trained is None:
@@ -119,7 +106,7 @@ def evaluate(
     from jobs.backtest import backtest, check_groups
     from jobs.console import log
 
-    night = _night(config, as_of, root, home)
+    night = night_of(config, as_of, root, home)
     check_groups(without or [])
     prepared = nightly.prepare(night)
     with night.stages("train"):
@@ -139,7 +126,7 @@ def export(config: ConfigFile, home: Home = None) -> None:
     """Write the campaign lists again, from the current night."""
     from jobs import nightly, publish, summary
 
-    night = _night(config, None, Path(), home)
+    night = night_of(config, None, Path(), home)
     current = night.home / publish.CURRENT
     with publish.open_scores(current) as connection:
         run_id = connection.sql("select run_id from runs").pl().item()
@@ -151,7 +138,7 @@ def status(config: ConfigFile, home: Home = None) -> None:
     """Show what is current, and the nights and models that are kept."""
     from jobs import summary
 
-    summary.show_status(_night(config, None, Path(), home))
+    summary.show_status(night_of(config, None, Path(), home))
 
 
 @app.command(name="config")
@@ -176,7 +163,7 @@ def demo(
     from jobs.demo import AS_OF, write_demo
 
     config = write_demo(home, users=users, items=items, seed=seed)
-    night = _night(config, f"{AS_OF:%Y-%m-%d}", config.parent, home)
+    night = night_of(config, f"{AS_OF:%Y-%m-%d}", config.parent, home)
     summary.show_outcome(night, nightly.run(night))
 
 
@@ -197,39 +184,6 @@ def main() -> None:
             raise
         typer.echo(f"nightrank: {error}", err=True)
         sys.exit(code)
-
-
-def _night(config: Path, as_of: str | None, root: Path, home: Path | None) -> "Night":
-    from jobs.config import load_config
-    from jobs.nightly import Night
-
-    effective = load_config(config)
-    return Night(
-        config=effective,
-        as_of=parse_as_of(as_of),
-        root=root.resolve(),
-        home=(home or Path("nightrank-home") / effective.name).resolve(),
-    )
-
-
-def parse_as_of(text: str | None) -> datetime:
-    """A date or time as naive UTC; None is today's midnight in UTC.
-
-    >>> parse_as_of("2024-03-01T02:00:00+02:00")
-    datetime.datetime(2024, 3, 1, 0, 0)
-    """
-    from jobs.errors import ConfigError
-
-    if text is None:
-        today = datetime.now(UTC).replace(tzinfo=None)
-        return today.replace(hour=0, minute=0, second=0, microsecond=0)
-    try:
-        given = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(
-            f"--as-of {text!r} is no date: write 2024-03-31 or 2024-03-31T04:00:00+00:00"
-        ) from None
-    return given.astimezone(UTC).replace(tzinfo=None) if given.tzinfo else given
 
 
 def _exit_code(error: Exception) -> int | None:

@@ -114,7 +114,7 @@ def _train(
     without: Collection[str],
     on_progress: OnProgress,
 ) -> Trained:
-    windows = _windows(material, as_of)
+    windows = windows_before(material, as_of)
     projection = champion.projection if champion else material.fit_projection(windows.first)
 
     def state(start: datetime) -> State:
@@ -154,7 +154,12 @@ def _train(
     )
 
 
-def _windows(material: Material, as_of: datetime) -> Windows:
+def windows_before(material: Material, as_of: datetime) -> Windows:
+    """The windows that are over at `as_of`.
+
+    Raises:
+        rank.trees.TooFewPositives: nobody is known before the first of them.
+    """
     config = material.config
     windows = training_windows(
         as_of, horizon_days=config.longest_horizon_days, train=config.training.windows
@@ -183,7 +188,7 @@ def _grow_all(config: Config, states: Iterable[State]) -> _Grown:
         examples.append(examples_of(state))
         people.append(people_of(state))
         groups = groups or state.feature_groups()
-    models = [_grow(config, wanted.behaviour, examples) for wanted in config.predict]
+    models = [grow_model(config, wanted.behaviour, examples) for wanted in config.predict]
     rivals = fit_rivals(config, examples, groups, parameters=hyperparameters(config))
     return _Grown(models, rivals, people)
 
@@ -295,7 +300,8 @@ def _example(features: pl.DataFrame, parts: list[Chosen]) -> Example:
     return Example(features.filter(pl.Series(use)), users[use], happened[use], drawn[use])
 
 
-def _grow(config: Config, behaviour: str, examples: list[dict[str, Example]]) -> Model:
+def grow_model(config: Config, behaviour: str, examples: list[dict[str, Example]]) -> Model:
+    """Grow on the examples of all windows but the last, which ends the growing."""
     *grown_on, stopped_on = (window[behaviour] for window in examples)
     horizon = config.prediction(behaviour).horizon_days
     parameters = hyperparameters(config)
@@ -325,6 +331,7 @@ def hyperparameters(config: Config) -> Hyperparameters:
         early_stopping_rounds=options.early_stopping_rounds,
         seed=options.seed,
         threads=config.scoring.threads,
+        l2=options.l2,
     )
 
 

@@ -37,6 +37,7 @@ class Hyperparameters:
     early_stopping_rounds: int
     seed: int
     threads: int
+    l2: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,7 @@ def _parameters(objective: Objective, parameters: Hyperparameters) -> dict[str, 
         "learning_rate": parameters.learning_rate,
         "num_leaves": parameters.num_leaves,
         "min_data_in_leaf": parameters.min_rows_per_leaf,
+        "lambda_l2": parameters.l2,
         "feature_fraction": 0.7,
         "bagging_fraction": 0.8,
         "bagging_freq": 1,
