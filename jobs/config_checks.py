@@ -13,6 +13,7 @@ def contradictions(config: Config) -> Iterator[str]:
     """A sentence for everything that does not fit together, naming key and value."""
     yield from _source_problems(config)
     yield from _review_problems(config)
+    yield from _impression_problems(config)
     yield from _implied_problems(config)
     yield from _predict_problems(config)
     yield from _campaign_problems(config)
@@ -39,6 +40,15 @@ def _review_problems(config: Config) -> Iterator[str]:
             yield f"{key} is not one of events.weights ({known})"
         if config.sources.reviews is None:
             yield f"{key} needs sources.reviews"
+
+
+def _impression_problems(config: Config) -> Iterator[str]:
+    events = config.events
+    key = f"events.impressions = {events.impressions!r}"
+    if events.impressions in events.weights:
+        yield f"{key} has a weight: what is only shown is no wish; take it out of events.weights"
+    if events.impressions is not None and config.sources.events is None:
+        yield f"{key} needs sources.events"
 
 
 def _implied_problems(config: Config) -> Iterator[str]:

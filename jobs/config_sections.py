@@ -147,6 +147,9 @@ class EventsConfig(Section):
     from_reviews: dict[str, str] = _key(
         {}, 'Behaviours that reviews stand for: `{ like = "rating >= 4" }`, in SQL.'
     )
+    impressions: str | None = _key(
+        None, "The behaviour that says an item was shown; none of events.weights."
+    )
     implies: dict[str, str] = _key(
         {}, 'What comes with a behaviour, as in `{ buy = "view" }`: P(buy) <= P(view) is checked.'
     )

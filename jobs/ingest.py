@@ -45,7 +45,8 @@ class Inputs:
             or review, else null: always known), and attributes; sorted by user_id. Everyone in
             the users source or in a kept event or review.
         events: user, item, ts, behaviour (Enum), value; sorted by ts, ties in the source's order,
-            those from reviews last.
+            those from reviews last; impressions are none of them.
+        impressions: user, item, ts; likewise.
         reviews: user, item, ts, title, text, rating; likewise.
         quarantine: source, rule, file (null for SQL), row, column (null: the whole row), value;
             a line for every rule that a row breaks.
@@ -58,6 +59,7 @@ class Inputs:
     items: pl.DataFrame
     users: pl.DataFrame
     events: pl.DataFrame
+    impressions: pl.DataFrame
     reviews: pl.DataFrame
     quarantine: pl.DataFrame
     report: pl.DataFrame
@@ -72,6 +74,7 @@ class Inputs:
             self,
             as_of=as_of,
             events=self.events.filter(is_before),
+            impressions=self.impressions.filter(is_before),
             reviews=self.reviews.filter(is_before),
         )
 
@@ -111,6 +114,8 @@ def read_inputs(config: Config, *, as_of: datetime, root: Path) -> Inputs:
     _refuse_bad_shares(config, report, quarantine)
     _refuse_empty(report, as_of)
     events = _in_order(_all_events(config, good, as_of), users)
+    shown = pl.col("behaviour").cast(pl.String).eq(config.events.impressions or "")
+    behaviours = pl.Enum([*config.events.weights])
     reviews = _in_order(good["reviews"], users)
     return Inputs(
         as_of=as_of,
@@ -121,7 +126,10 @@ def read_inputs(config: Config, *, as_of: datetime, root: Path) -> Inputs:
             *config.items.attributes,
         ),
         users=users.select(*USER_COLUMNS, *config.users.attributes),
-        events=events.select("user", "item", "ts", "behaviour", "value"),
+        events=events.filter(~shown).select(
+            "user", "item", "ts", pl.col("behaviour").cast(behaviours), "value"
+        ),
+        impressions=events.filter(shown).select("user", "item", "ts"),
         reviews=reviews.select("user", "item", "ts", "title", "text", "rating"),
         quarantine=quarantine,
         report=report,

@@ -20,8 +20,9 @@ from index.whitening import whitened
 from jobs.config import Config
 from jobs.ingest import Inputs
 from rank.features import Features
+from rank.impressions import Shown
 from rank.known import Known, days_before
-from rank.labels import happened, sampled
+from rank.labels import happened, sampled, within
 from rank.projection import Projection
 
 if TYPE_CHECKING:
@@ -115,6 +116,11 @@ class Material:
             pl.col("ts") < as_of, pl.col("behaviour").cast(pl.String) == behaviour
         )
         return found.join(past, on=["user", "item"], how="anti", maintain_order="left")
+
+    def shown(self, behaviour: str, as_of: datetime) -> pl.DataFrame:
+        """Distinct (user, item) pairs that were shown within a behaviour's horizon."""
+        horizon = self.config.prediction(behaviour).horizon_days
+        return within(self.inputs.impressions, as_of=as_of, horizon_days=horizon)
 
 
 @dataclass(frozen=True)
@@ -242,8 +248,16 @@ class State:
             projection=self.projection,
             asks=self.snapshot.item_questions,
             answers=self.snapshot.answers,
+            shown=self._shown(),
         )
         return Features(known, without=self.without, of_items=self._of_items(known))
+
+    def _shown(self) -> Shown | None:
+        if self.material.config.events.impressions is None:
+            return None
+        inputs = self.inputs
+        sizes = (len(inputs.users), len(inputs.items))
+        return Shown(self.as_of, inputs.impressions, inputs.events, sizes)
 
     def _of_items(self, known: Known) -> Known | None:
         if self.corpus is None:

@@ -120,7 +120,7 @@ def _name(config: Config, examples: Examples) -> str:
             digest.update(repr((behaviour, horizon, example.features.columns)).encode())
             # Positions of users shift when others join them; where their pairs begin does not.
             starts = np.diff(example.users, prepend=-1) != 0
-            columns = (example.features.to_numpy(), starts, example.happened, example.drawn)
+            columns = (example.features.to_numpy(), starts, example.happened, example.weight)
             for column in columns:
                 digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()[:12]
@@ -189,7 +189,7 @@ def sampled_loss(model: Model, example: Example, *, threads: int) -> tuple[float
     from scipy.special import expit
 
     told = expit(model.log_odds(example.features, threads=threads))
-    weight = np.where(example.happened, 1.0, example.drawn / model.negative_share)
+    weight = np.where(example.happened, 1.0, example.weight / model.negative_share)
     loss = float(np.average(losses(example.happened, told), weights=weight))
     rate = np.average(example.happened, weights=weight)
     base = np.full(len(told), rate)

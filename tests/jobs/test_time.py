@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from nights import AS_OF, make_material, write_night
+from nights import AS_OF, SHOP, make_material, write_night
 from polars.testing import assert_frame_equal
 
 from embed import Encoder
@@ -20,6 +20,10 @@ from rank.projection import Projection
 from rank.reasons import FAMILIES
 from rank.tables import ITEM_TABLES
 
+# Views are taken as impressions, so that what is made of those is under the test too.
+WITH_IMPRESSIONS = SHOP.replace("{ view = 0.2,", "{").replace(
+    "[events]", '[events]\nimpressions = "view"'
+)
 EARLIER = AS_OF - timedelta(days=30)
 BEHAVIOURS = ("view", "click", "cart", "purchase")
 
@@ -65,7 +69,7 @@ def evidence_of(state: State, pairs: pl.DataFrame) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
-    return write_night(tmp_path_factory.mktemp("time"))
+    return write_night(tmp_path_factory.mktemp("time"), WITH_IMPRESSIONS)
 
 
 @pytest.fixture(scope="module")

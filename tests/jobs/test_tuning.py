@@ -17,6 +17,7 @@ from jobs.cli import app
 from jobs.state import Material
 from jobs.training import windows_before
 from jobs.tuning import JOURNAL, RANGES, SCORE, best_settings, sampled_loss, tune
+from rank.labels import weights
 from rank.metrics import log_loss
 from rank.model import Model
 from rank.trees import Example, Hyperparameters, grow
@@ -114,9 +115,11 @@ def test_the_loss_of_a_sample_is_that_of_all() -> None:
         pl.DataFrame(table, ["a", "b"]),
         np.arange(n, dtype=np.int32) // 20,
         happened,
-        np.ones(n, dtype=bool),
+        np.ones(n, np.float32),
     )
-    sample = replace(whole, drawn=rng.random(n) < share)
+    drawn, shown = rng.random(n) < share, table[:, 0] > 1
+    weight = weights(happened, drawn=drawn, shown=shown, share=share)
+    sample = replace(whole, weight=weight)
     parameters = Hyperparameters(0.1, 7, 20, 20, 5, seed=0, threads=1)
     trees = grow([sample], None, objective="binary", parameters=parameters)
     model = Model("buy", 7, trees, trees, negative_share=share)
