@@ -88,7 +88,7 @@ def tune(
 
 def best_settings(trials: pl.DataFrame) -> Settings:
     """The settings of the best trial, for the table [training] of the configuration."""
-    return trials.select(RANGES).row(0, named=True)
+    return trials.select(*RANGES).row(0, named=True)
 
 
 def _study(folder: Path, config: Config, examples: Examples) -> "optuna.Study":
