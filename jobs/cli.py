@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs import care
+from jobs import care, tune_command
 from jobs.options import AsOf, ConfigFile, Home, Root, night_of
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(care.app)
+app.add_typer(tune_command.app)
 
 Force = Annotated[
     str | None,

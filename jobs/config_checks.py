@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 def contradictions(config: Config) -> Iterator[str]:
     """A sentence for everything that does not fit together, naming key and value."""
     yield from _source_problems(config)
+    yield from _review_problems(config)
+    yield from _impression_problems(config)
     yield from _implied_problems(config)
     yield from _predict_problems(config)
     yield from _campaign_problems(config)
@@ -28,6 +30,25 @@ def _source_problems(config: Config) -> Iterator[str]:
             "events.weights is missing: sources.events is given, so name every behaviour it may "
             "hold with its weight, such as weights = { view = 1.0, buy = 5.0 }"
         )
+
+
+def _review_problems(config: Config) -> Iterator[str]:
+    known = ", ".join(config.events.weights) or "none is given"
+    for behaviour in config.events.from_reviews:
+        key = f"events.from_reviews: {behaviour!r}"
+        if behaviour not in config.events.weights:
+            yield f"{key} is not one of events.weights ({known})"
+        if config.sources.reviews is None:
+            yield f"{key} needs sources.reviews"
+
+
+def _impression_problems(config: Config) -> Iterator[str]:
+    events = config.events
+    key = f"events.impressions = {events.impressions!r}"
+    if events.impressions in events.weights:
+        yield f"{key} has a weight: what is only shown is no wish; take it out of events.weights"
+    if events.impressions is not None and config.sources.events is None:
+        yield f"{key} needs sources.events"
 
 
 def _implied_problems(config: Config) -> Iterator[str]:
@@ -48,10 +69,10 @@ def _predict_problems(config: Config) -> Iterator[str]:
         if behaviour not in config.events.weights:
             known = ", ".join(config.events.weights) or "none is given"
             yield f"{key} is not one of events.weights ({known})"
-        elif config.sources.events is None:
+        elif config.sources.events is None and behaviour not in config.events.from_reviews:
             yield (
-                f"{key} has nothing to learn from: give sources.events; reviews can be read as "
-                "events too, such as select user_id, item_id, ts, 'review' as behaviour from ..."
+                f"{key} has nothing to learn from: give sources.events, or say which reviews "
+                f'stand for it, such as events.from_reviews = {{ {behaviour} = "rating >= 4" }}'
             )
         if behaviour in behaviours[:n]:
             yield f"{key} is predicted twice; a behaviour has one horizon"

@@ -159,6 +159,12 @@ class EventsConfig(Section):
     weights: dict[str, Above0] = _key(
         {}, "Every behaviour the events may hold, with its weight in a profile."
     )
+    from_reviews: dict[str, str] = _key(
+        {}, 'Behaviours that reviews stand for: `{ like = "rating >= 4" }`, in SQL.'
+    )
+    impressions: str | None = _key(
+        None, "The behaviour that says an item was shown; none of events.weights."
+    )
     implies: dict[str, str] = _key(
         {}, 'What comes with a behaviour, as in `{ buy = "view" }`: P(buy) <= P(view) is checked.'
     )
@@ -256,6 +262,7 @@ class TrainingConfig(Section):
     learning_rate: Fraction = _key(0.05, "LightGBM's learning rate.")
     num_leaves: Annotated[int, Field(ge=2)] = _key(31, "Leaves of a tree.")
     min_rows_per_leaf: Positive = _key(50, "Least training rows in a leaf.")
+    l2: Annotated[float, Field(ge=0)] = _key(0.0, "L2 penalty of the values of leaves.")
     max_rounds: Positive = _key(400, "Most trees.")
     early_stopping_rounds: Positive = _key(30, "Stop after this many trees without gain.")
     retrain_after_days: Count = _key(7, "Age at which a model is retrained; 0: nightly.")

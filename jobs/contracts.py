@@ -176,7 +176,7 @@ class Events(Dated):
 
     @dy.rule()
     def unknown_behaviour(cls) -> pl.Expr:
-        """The behaviour is one of events.weights."""
+        """The behaviour is one of events.weights, or events.impressions."""
         return pl.col("behaviour").is_not_null()
 
     @dy.rule()
@@ -218,7 +218,7 @@ def contract(config: Config, source: Source) -> type[Row]:
         case "reviews":
             return Reviews
         case "events":
-            names = list(config.events.weights)
+            names = [name for name in (*config.events.weights, config.events.impressions) if name]
             metadata = _kind("behaviour", required=True)
             column = dy.Enum(names, nullable=True, metadata=metadata)
             return _extended(Events, {"behaviour": column})

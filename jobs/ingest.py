@@ -14,6 +14,7 @@ from jobs.config import Config
 from jobs.config_sections import ITEM_COLUMNS, USER_COLUMNS
 from jobs.contracts import Source, cells, column_of, contract
 from jobs.errors import DataRefused, table
+from jobs.review_events import events_of
 from jobs.sources import SourceRows, read_source, same_type
 
 _LISTED: tuple[Source, ...] = ("items", "users")
@@ -37,12 +38,15 @@ class Inputs:
     """What is known before one time. `user` and `item` are row positions in users and items.
 
     Attributes:
+        as_of: that time: what came at or after it is not here.
         items: item_id, title, description, category, brand, price, available, created_at, and
             the configured attributes; sorted by item_id.
         users: user_id, consent, created_at, known_since (created_at, else the user's first event
             or review, else null: always known), and attributes; sorted by user_id. Everyone in
             the users source or in a kept event or review.
-        events: user, item, ts, behaviour (Enum), value; sorted by ts, ties in the source's order.
+        events: user, item, ts, behaviour (Enum), value; sorted by ts, ties in the source's order,
+            those from reviews last; impressions are none of them.
+        impressions: user, item, ts; likewise.
         reviews: user, item, ts, title, text, rating; likewise.
         quarantine: source, rule, file (null for SQL), row, column (null: the whole row), value;
             a line for every rule that a row breaks.
@@ -51,9 +55,11 @@ class Inputs:
             the sources were read for, and events and reviews of later items.
     """
 
+    as_of: datetime
     items: pl.DataFrame
     users: pl.DataFrame
     events: pl.DataFrame
+    impressions: pl.DataFrame
     reviews: pl.DataFrame
     quarantine: pl.DataFrame
     report: pl.DataFrame
@@ -65,7 +71,11 @@ class Inputs:
         """
         is_before = pl.col("ts") < as_of
         return replace(
-            self, events=self.events.filter(is_before), reviews=self.reviews.filter(is_before)
+            self,
+            as_of=as_of,
+            events=self.events.filter(is_before),
+            impressions=self.impressions.filter(is_before),
+            reviews=self.reviews.filter(is_before),
         )
 
 
@@ -82,7 +92,7 @@ def read_inputs(config: Config, *, as_of: datetime, root: Path) -> Inputs:
 
     Raises:
         InputMissing: A file is missing or cannot be read.
-        ConfigError: DuckDB rejects the SQL of a source.
+        ConfigError: DuckDB rejects the SQL of a source or of `events.from_reviews`.
         DataRefused: A source lacks a column, holds too many bad rows, or no good ones.
     """
     if as_of.tzinfo is not None:
@@ -103,8 +113,12 @@ def read_inputs(config: Config, *, as_of: datetime, root: Path) -> Inputs:
     report = _report(config, read, early, good)
     _refuse_bad_shares(config, report, quarantine)
     _refuse_empty(report, as_of)
-    events, reviews = (_in_order(good[source], users) for source in _DATED)
+    events = _in_order(_all_events(config, good, as_of), users)
+    shown = pl.col("behaviour").cast(pl.String).eq(config.events.impressions or "")
+    behaviours = pl.Enum([*config.events.weights])
+    reviews = _in_order(good["reviews"], users)
     return Inputs(
+        as_of=as_of,
         items=items.select(
             *ITEM_COLUMNS[:-2],
             pl.col("available").fill_null(True),
@@ -112,7 +126,10 @@ def read_inputs(config: Config, *, as_of: datetime, root: Path) -> Inputs:
             *config.items.attributes,
         ),
         users=users.select(*USER_COLUMNS, *config.users.attributes),
-        events=events.select("user", "item", "ts", "behaviour", "value"),
+        events=events.filter(~shown).select(
+            "user", "item", "ts", pl.col("behaviour").cast(behaviours), "value"
+        ),
+        impressions=events.filter(shown).select("user", "item", "ts"),
         reviews=reviews.select("user", "item", "ts", "title", "text", "rating"),
         quarantine=quarantine,
         report=report,
@@ -202,6 +219,15 @@ def _all_users(good: Frames) -> pl.DataFrame:
         .with_columns(pl.coalesce("created_at", "first").alias("known_since"))
         .sort("user_id")
     )
+
+
+def _all_events(config: Config, good: Frames, as_of: datetime) -> pl.DataFrame:
+    """The events of their source, then those that reviews stand for."""
+    events = good["events"].select("user_id", "item", "ts", "behaviour", "value")
+    if conditions := config.events.from_reviews:
+        found = events_of(good["reviews"], conditions, as_of=as_of)
+        events = pl.concat([events, found.cast({"behaviour": events.schema["behaviour"]})])
+    return events
 
 
 def _in_order(rows: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:

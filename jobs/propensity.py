@@ -39,7 +39,7 @@ class People:
 
     def example(self, behaviour: str) -> Example:
         """All of them, to learn one behaviour from."""
-        everybody = np.ones(len(self.users), dtype=bool)
+        everybody: NDArray[np.float32] = np.ones(len(self.users), dtype=np.float32)
         return Example(self.features, self.users, self.happened[behaviour], everybody)
 
 

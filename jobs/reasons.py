@@ -34,6 +34,7 @@ SENTENCES = {
     reasons.KIND: 'This user is interested in the {attribute} "{value}".',
     reasons.AGAIN: "This user knows it: last {done} on {day}.",
     reasons.DUE: "Due again: last {done} by this user on {day}.",
+    reasons.SHOWN: "What came of showing it, to this user and to others, speaks for it.",
     reasons.ITEM: "Its own qualities speak for it, such as age, ratings and content.",
     reasons.AGREEMENT: "Several ways of finding items agree on it.",
     reasons.USER: "This user's own activity and profile speak for it.",

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,9 @@ from jobs.config import Config
 from jobs.console import log
 from jobs.ingest import Inputs
 from rank.features import Features
+from rank.impressions import Shown
 from rank.known import Known, days_before
-from rank.labels import happened, sampled
+from rank.labels import happened, sampled, within
 from rank.projection import Projection
 from rank.sentiment import NEUTRAL, sentiments
 
@@ -92,8 +93,17 @@ class Material:
         """Distinct (user, item) pairs, of users known before `as_of`, that then happened.
 
         What the user already did before is no target where repeats are not allowed.
+
+        Raises:
+            ValueError: the horizon is not over: what has not happened still may.
         """
         wanted = self.config.prediction(behaviour)
+        end = as_of + timedelta(days=wanted.horizon_days)
+        if end > self.inputs.as_of:
+            raise ValueError(
+                f"{behaviour!r} from {as_of} on: its horizon ends at {end}, and rows are known "
+                f"before {self.inputs.as_of} only"
+            )
         found = happened(
             self.inputs.events,
             behaviour=behaviour,
@@ -108,6 +118,11 @@ class Material:
             pl.col("ts") < as_of, pl.col("behaviour").cast(pl.String) == behaviour
         )
         return found.join(past, on=["user", "item"], how="anti", maintain_order="left")
+
+    def shown(self, behaviour: str, as_of: datetime) -> pl.DataFrame:
+        """Distinct (user, item) pairs that were shown within a behaviour's horizon."""
+        horizon = self.config.prediction(behaviour).horizon_days
+        return within(self.inputs.impressions, as_of=as_of, horizon_days=horizon)
 
 
 @dataclass(frozen=True)
@@ -253,8 +268,16 @@ class State:
             projection=self.projection,
             asks=self.snapshot.item_questions,
             answers=self.snapshot.answers,
+            shown=self._shown(),
         )
         return Features(known, without=self.without, of_items=self._of_items(known))
+
+    def _shown(self) -> Shown | None:
+        if self.material.config.events.impressions is None:
+            return None
+        inputs = self.inputs
+        sizes = (len(inputs.users), len(inputs.items))
+        return Shown(self.as_of, inputs.impressions, inputs.events, sizes)
 
     def _of_items(self, known: Known) -> Known | None:
         if self.corpus is None:

@@ -20,7 +20,7 @@ from jobs.scoring import score_shard
 from jobs.state import Material, State
 from rank.bootstrap import loss_difference
 from rank.calibrate import Calibration, CannotCalibrate
-from rank.labels import labels
+from rank.labels import labels, weights
 from rank.metrics import Labels, best_f1_threshold
 from rank.model import Model
 from rank.projection import Projection
@@ -30,8 +30,8 @@ from rank.windows import Windows, training_windows
 
 OnProgress = Callable[[str], None]
 # For the pairs of one shard that are learnt from: may the behaviour still come, whose they are,
-# did it follow, are they in the sample.
-Chosen = tuple[Labels, NDArray[np.int32], Labels, Labels]
+# did it follow, what they count for.
+Chosen = tuple[Labels, NDArray[np.int32], Labels, NDArray[np.float32]]
 CONTEST = {
     "behaviour": pl.String,
     "champion": pl.String,
@@ -115,7 +115,7 @@ def _train(
     without: Collection[str],
     on_progress: OnProgress,
 ) -> Trained:
-    windows = _windows(material, as_of)
+    windows = windows_before(material, as_of)
     projection = champion.projection if champion else material.fit_projection(windows.first)
 
     def state(start: datetime) -> State:
@@ -155,7 +155,12 @@ def _train(
     )
 
 
-def _windows(material: Material, as_of: datetime) -> Windows:
+def windows_before(material: Material, as_of: datetime) -> Windows:
+    """The windows that are over at `as_of`.
+
+    Raises:
+        rank.trees.TooFewPositives: nobody is known before the first of them.
+    """
     config = material.config
     windows = training_windows(
         as_of, horizon_days=config.longest_horizon_days, train=config.training.windows
@@ -186,7 +191,7 @@ def _grow_all(config: Config, states: Iterable[State]) -> _Grown:
         people.append(people_of(state))
         samples.append(samples_of(state))
         groups = groups or state.feature_groups()
-    models = [_grow(config, wanted.behaviour, examples) for wanted in config.predict]
+    models = [grow_model(config, wanted.behaviour, examples) for wanted in config.predict]
     rivals = fit_rivals(config, examples, groups, parameters=hyperparameters(config))
     return _Grown(models, rivals, fit_readers(config, samples), people)
 
@@ -272,11 +277,15 @@ def _contest(
 
 
 def examples_of(state: State) -> dict[str, Example]:
-    """The candidates to learn from: positives, a sample of all, all of users with a positive."""
-    config = state.material.config
-    targets = {
-        w.behaviour: state.material.targets(w.behaviour, state.as_of) for w in config.predict
-    }
+    """The candidates to learn from.
+
+    These are the positives, a sample of all, all that were shown within the horizon, all of users
+    with a positive.
+    """
+    material, share = state.material, state.material.config.training.negative_share
+    names = [wanted.behaviour for wanted in material.config.predict]
+    targets = {name: material.targets(name, state.as_of) for name in names}
+    seen = {name: material.shown(name, state.as_of) for name in names}
     features: list[pl.DataFrame] = []
     chosen: dict[str, list[Chosen]] = {behaviour: [] for behaviour in targets}
     for users in state.shards():
@@ -284,23 +293,26 @@ def examples_of(state: State) -> dict[str, Example]:
         asked = pairs.get_column("user").to_numpy()
         followed = {behaviour: labels(pairs, targets[behaviour]) for behaviour in targets}
         drawn = state.drawn(pairs)
+        shown = {name: labels(pairs, seen[name]) for name in names}
         followers = [np.isin(asked, asked[happened]) for happened in followed.values()]
-        kept = np.logical_or.reduce([drawn, *followers])
+        kept = np.logical_or.reduce([drawn, *shown.values(), *followers])
         features.append(state.describe(pairs.filter(kept)))
         for behaviour, happened in followed.items():
             allowed = state.allowed(behaviour, pairs)
-            columns = (allowed[kept], asked[kept], happened[kept], drawn[kept])
+            weight = weights(happened, drawn=drawn, shown=shown[behaviour], share=share)
+            columns = (allowed[kept], asked[kept], happened[kept], weight[kept])
             chosen[behaviour].append(columns)
     described = pl.concat(features)
     return {behaviour: _example(described, parts) for behaviour, parts in chosen.items()}
 
 
 def _example(features: pl.DataFrame, parts: list[Chosen]) -> Example:
-    use, users, happened, drawn = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Example(features.filter(pl.Series(use)), users[use], happened[use], drawn[use])
+    use, users, happened, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Example(features.filter(pl.Series(use)), users[use], happened[use], weight[use])
 
 
-def _grow(config: Config, behaviour: str, examples: list[dict[str, Example]]) -> Model:
+def grow_model(config: Config, behaviour: str, examples: list[dict[str, Example]]) -> Model:
+    """Grow on the examples of all windows but the last, which ends the growing."""
     *grown_on, stopped_on = (window[behaviour] for window in examples)
     horizon = config.prediction(behaviour).horizon_days
     parameters = hyperparameters(config)
@@ -330,6 +342,7 @@ def hyperparameters(config: Config) -> Hyperparameters:
         early_stopping_rounds=options.early_stopping_rounds,
         seed=options.seed,
         threads=config.scoring.threads,
+        l2=options.l2,
     )
 
 

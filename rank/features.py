@@ -13,6 +13,7 @@ import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from rank.impressions import impressions
 from rank.known import Columns, Kind, Known, PairTable, Values, ratio
 from rank.tables import ITEM_TABLES, USER_TABLES, Table, numbers
 
@@ -143,6 +144,7 @@ PAIR_GROUPS: dict[str, PairGroup] = {
     "neighbours": neighbours,
     "intervals": intervals,
     "pair_history": pair_history,
+    "impressions": impressions,
 }
 GROUPS = tuple(dict.fromkeys([*PAIR_GROUPS, *USER_TABLES, *ITEM_TABLES]))
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 
 from rank.projection import Projection
 
+if TYPE_CHECKING:
+    from rank.impressions import Shown
+
 Values = NDArray[np.float32]
 # One value for each row; counts may be integers until a frame of features is made.
 Columns = dict[str, NDArray[Any]]
 
 DAYS = (1, 7, 30, 90)
+# Rates and means lean on the whole shop's as if this many more events had been seen.
+PRIOR_EVENTS = 20.0
 LAST_ITEMS = 10
 _MICROSECONDS_PER_DAY = 86_400_000_000
 
@@ -49,6 +54,7 @@ class Known:
         asks: (n_items, d + 1) what each item alone asks of the two-tower model, unit length and a
             one appended; None where it is not used.
         answers: (n_items, d + 1) what it is matched with, likewise.
+        shown: the impressions; None where there are none to know of.
     """
 
     as_of: datetime
@@ -70,6 +76,7 @@ class Known:
     projection: Projection
     asks: Values | None = None
     answers: Values | None = None
+    shown: "Shown | None" = None
 
     def size(self, of: str) -> int:
         """Number of users or of items."""
@@ -308,6 +315,16 @@ def ratio(total: NDArray[Any], count: NDArray[Any]) -> Values:
     """
     unknown = np.full(len(total), np.nan, dtype=np.float32)
     return np.asarray(np.divide(total, count, out=unknown, where=count > 0))
+
+
+def smoothed_rate(hits: NDArray[Any], tries: NDArray[Any]) -> NDArray[Any]:
+    """Hits per try, leaning on the rate of all rows together.
+
+    >>> smoothed_rate(np.array([1, 0]), np.array([20, 0])).tolist()
+    [0.05, 0.05]
+    """
+    prior = hits.sum() / max(tries.sum(), 1.0)
+    return np.asarray((hits + PRIOR_EVENTS * prior) / (tries + PRIOR_EVENTS))
 
 
 def minimum_by(rows: NDArray[np.int32], values: NDArray[np.float64], size: int) -> Values:

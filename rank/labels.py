@@ -11,10 +11,15 @@ def happened(
     events: pl.DataFrame, *, behaviour: str, as_of: datetime, horizon_days: int
 ) -> pl.DataFrame:
     """Distinct (user, item) pairs of `behaviour` with `as_of <= ts < as_of + horizon`."""
+    chosen = events.filter(pl.col("behaviour").cast(pl.String) == behaviour)
+    return within(chosen, as_of=as_of, horizon_days=horizon_days)
+
+
+def within(rows: pl.DataFrame, *, as_of: datetime, horizon_days: int) -> pl.DataFrame:
+    """Distinct (user, item) pairs of rows with `as_of <= ts < as_of + horizon`."""
     end = as_of + timedelta(days=horizon_days)
-    inside = pl.col("ts").is_between(as_of, end, closed="left")
-    chosen = events.filter(inside, pl.col("behaviour").cast(pl.String) == behaviour)
-    return chosen.select("user", "item").unique().sort("user", "item")
+    inside = rows.filter(pl.col("ts").is_between(as_of, end, closed="left"))
+    return inside.select("user", "item").unique().sort("user", "item")
 
 
 def labels(pairs: pl.DataFrame, targets: pl.DataFrame) -> NDArray[np.bool_]:
@@ -46,3 +51,23 @@ def sampled(ids: pl.DataFrame, *, share: float, as_of: datetime, seed: int) -> N
     (mixed,) = np.random.SeedSequence([salt, seed]).generate_state(1, np.uint64)
     drawn = ids.hash_rows(int(mixed)).to_numpy()
     return np.asarray(drawn < np.uint64(min(int(share * 2.0**64), 2**64 - 1)))
+
+
+def weights(
+    happened: NDArray[np.bool_],
+    *,
+    drawn: NDArray[np.bool_],
+    shown: NDArray[np.bool_],
+    share: float,
+) -> NDArray[np.float32]:
+    """What each pair counts for where negatives are sampled, so that all do alike on average.
+
+    A negative that was shown is always kept and counts `share`; another is kept with probability
+    `share` and counts 1. Both are expected to count `share`, so that one correction fits all.
+
+    >>> yes, no = np.array([True]), np.array([False])
+    >>> [weights(no, drawn=d, shown=s, share=0.2).item() for d in (yes, no) for s in (yes, no)]
+    [0.20000000298023224, 1.0, 0.20000000298023224, 0.0]
+    """
+    negative = np.where(shown, np.float32(share), drawn)
+    return np.where(happened, 1.0, negative).astype(np.float32)

@@ -42,6 +42,7 @@ class Logistic:
         rows = [example.rows("binary") for example in train]
         kept = list(zip(train, rows, strict=True))
         happened = np.concatenate([e.happened[r] for e, r in kept])
+        weight = np.concatenate([e.weight[r] for e, r in kept])
         x = np.concatenate([_inputs(e.features.filter(pl.Series(r))) for e, r in kept])
         known = ~np.isnan(x)
         count = np.maximum(known.sum(axis=0), 1)
@@ -50,7 +51,7 @@ class Logistic:
         spread = np.sqrt((x**2).sum(axis=0) / count)
         spread[spread == 0] = 1.0
         with threadpool_limits(limits=1):
-            fitted = LogisticRegression(max_iter=1000).fit(x / spread, happened)
+            fitted = LogisticRegression(max_iter=1000).fit(x / spread, happened, weight)
         return cls(centre, fitted.coef_[0] / spread, float(fitted.intercept_[0]))
 
     def score(self, features: pl.DataFrame, *, threads: int) -> Floats:

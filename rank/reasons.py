@@ -20,6 +20,7 @@ PRICE = "price"
 KIND = "brand and category"
 AGAIN = "done before"
 DUE = "repeat due"
+SHOWN = "shown before"
 AGREEMENT = "agreement"
 ITEM = "the item"
 USER = "the user"
@@ -46,6 +47,7 @@ _RULES = (
     (PRICE, "price|price_gap|price_in_category|price_quantile|price_quantile_gap|user_price"),
     (POPULAR, "neighbours_(popularity|cosine|{B})|cluster_demand"),
     (DUE, "pair_due"),
+    (SHOWN, "pair_times_(shown|ignored)|pair_days_since_shown|item_times_shown|item_answer_rate"),
     (AGAIN, f"pair_({{B}}_{_SPAN}|days_since_{{B}})"),
     (POPULAR, f"item_({{B}}_({_SPAN}|{_HALF})|days_since_{{B}})"),
     (POPULAR, "item_(gap_mean|gap_deviation|gaps_since)"),

@@ -8,12 +8,21 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from rank.known import DAYS, Columns, Known, Values, days_before, minimum_by, ratio
+from rank.impressions import item_impressions, user_impressions
+from rank.known import (
+    DAYS,
+    PRIOR_EVENTS,
+    Columns,
+    Known,
+    Values,
+    days_before,
+    minimum_by,
+    ratio,
+    smoothed_rate,
+)
 
 Table = Callable[[Known], Columns]
 
-# Rates and means lean on the whole shop's as if this many more events had been seen.
-PRIOR_EVENTS = 20.0
 # In days. A trend is the rate of the second over that of the last, 1 where nothing changes.
 HALF_LIVES = (1.0, 7.0, 30.0)
 
@@ -154,6 +163,7 @@ USER_TABLES: dict[str, Table] = {
     "intervals": user_intervals,
     "price": user_price,
     "attributes": user_attributes,
+    "impressions": user_impressions,
 }
 ITEM_TABLES: dict[str, Table] = {
     "item_activity": item_activity,
@@ -166,6 +176,7 @@ ITEM_TABLES: dict[str, Table] = {
     "clusters": item_clusters,
     "price": item_price,
     "attributes": item_attributes,
+    "impressions": item_impressions,
 }
 
 
@@ -196,9 +207,7 @@ def _conversion(known: Known, of: str) -> Columns:
     columns: Columns = {}
     for earlier, later in zip(known.behaviours, known.behaviours[1:], strict=False):
         tries, hits = (known.counts(of, name, np.inf) for name in (earlier, later))
-        prior = hits.sum() / max(tries.sum(), 1.0)
-        rate = (hits + PRIOR_EVENTS * prior) / (tries + PRIOR_EVENTS)
-        columns[f"{of}_{later}_per_{earlier}"] = rate
+        columns[f"{of}_{later}_per_{earlier}"] = smoothed_rate(hits, tries)
     return columns
 
 

@@ -47,6 +47,7 @@ class Hyperparameters:
     early_stopping_rounds: int
     seed: int
     threads: int
+    l2: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,14 @@ class Example:
         features: (n, f).
         users: (n,) whose candidate a row is.
         happened: (n,) whether the behaviour followed.
-        drawn: (n,) whether a row is in the sample that stands for all candidates.
+        weight: (n,) what a row counts for where the probability is learnt, negatives alike on
+            average; 0 where it is not in the sample that stands for all candidates.
     """
 
     features: pl.DataFrame
     users: NDArray[np.int32]
     happened: Labels
-    drawn: Labels
+    weight: NDArray[np.float32]
 
     def rows(self, objective: Objective) -> Labels:
         """(n,) what an objective learns from.
@@ -72,14 +74,14 @@ class Example:
         the users with a positive, and nobody else's.
         """
         if objective == "binary":
-            return self.drawn | self.happened
+            return self.weight > 0
         return np.isin(self.users, self.users[self.happened])
 
     def of_followers(self) -> "Example":
         """Only the users with a positive."""
         kept = self.rows("lambdarank")
         features = self.features.filter(pl.Series(kept))
-        return Example(features, self.users[kept], self.happened[kept], self.drawn[kept])
+        return Example(features, self.users[kept], self.happened[kept], self.weight[kept])
 
 
 @dataclass(frozen=True)
@@ -195,11 +197,19 @@ def _dataset(
     kept = list(zip(examples, rows, strict=True))
     matrix = np.concatenate([e.features.filter(pl.Series(r)).to_numpy() for e, r in kept])
     happened = np.concatenate([e.happened[r] for e, r in kept]).astype(np.float32)
-    groups = None
+    groups, weight = None, None
     if objective == "lambdarank":
         groups = np.concatenate([_run_lengths(e.users[r]) for e, r in kept])
-    names = examples[0].features.columns
-    return lightgbm.Dataset(matrix, happened, group=groups, feature_name=names, reference=reference)
+    else:
+        weight = np.concatenate([e.weight[r] for e, r in kept])
+    return lightgbm.Dataset(
+        matrix,
+        happened,
+        group=groups,
+        weight=weight,
+        feature_name=examples[0].features.columns,
+        reference=reference,
+    )
 
 
 def _run_lengths(values: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -216,6 +226,7 @@ def _parameters(objective: Objective, parameters: Hyperparameters) -> dict[str, 
         "learning_rate": parameters.learning_rate,
         "num_leaves": parameters.num_leaves,
         "min_data_in_leaf": parameters.min_rows_per_leaf,
+        "lambda_l2": parameters.l2,
         "feature_fraction": 0.7,
         "bagging_fraction": 0.8,
         "bagging_freq": 1,

@@ -183,6 +183,8 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ('"buy"', '"by"', ["predict[0].behaviour = 'by' is not one of events.weights (view, buy)"]),
         ("weights = { view = 1, buy = 5.5 }", "",
          ["events.weights is missing", "predict[0].behaviour = 'buy' is not one of"]),
+        ("weights = {", 'impressions = "view"\nweights = {',
+         ["events.impressions = 'view' has a weight: what is only shown is no wish"]),
         ("[[predict]]", '[[predict]]\nbehaviour = "buy"\nhorizon_days = 1\n[[predict]]',
          ["predict[1].behaviour = 'buy' is predicted twice"]),
         ('"items.parquet"', '"items.xlsx"', ["sources.items = 'items.xlsx': is neither SQL"]),

@@ -401,6 +401,23 @@ def test_empty_reviews_and_users_are_fine(tmp_path: Path) -> None:
     assert found.users.rows() == [("u1", None, None, datetime(2024, 2, 1))]
 
 
+def test_impressions_are_no_events(tmp_path: Path) -> None:
+    ingest(
+        tmp_path,
+        events=["u7,b,2024-02-02,shown,", "u1,b,2024-07-01,shown,", "u1,b,2024-02-01,buy,1"],
+    )
+    config = make_config(events={"impressions": "shown"})
+    found = read_inputs(config, as_of=AS_OF, root=tmp_path)
+    assert found.events.select("user", "behaviour").rows() == [(0, "view"), (0, "buy")]
+    assert found.events.schema["behaviour"] == pl.Enum(["view", "buy"])
+    assert found.impressions.rows() == [(2, 1, datetime(2024, 2, 2))]
+    assert found.users.row(2)[0] == "u7"
+    assert found.users.row(2)[-1] == datetime(2024, 2, 2)
+    assert found.quarantine.is_empty()
+    assert counts(found)["events"] == (4, 3, 0, 1)
+    assert found.before(datetime(2024, 2, 2)).impressions.is_empty()
+
+
 def test_ignored_columns_are_reported(tmp_path: Path) -> None:
     ingest(tmp_path)
     (tmp_path / "users.csv").write_text("shoe,user_id,hat\n1,u1,2\n")
@@ -532,4 +549,4 @@ def test_the_sql_of_the_docs_runs(tmp_path: Path) -> None:
         assert read.rows.select(pl.col("raw").struct.unnest()).null_count().row(0) == (
             (read.rows.height,) * len(read.rows.schema["raw"].fields)
         )
-    assert len(queries) == 7
+    assert len(queries) == 6

@@ -28,7 +28,9 @@ def grown(rng: np.random.Generator) -> Model:
     """Trees on two features, of which the first says much and the second nothing."""
     features = pl.DataFrame(rng.normal(size=(400, 2)).astype(np.float32), ["known", "noise"])
     happened = rng.random(400) < 1 / (1 + np.exp(-2 * features["known"].to_numpy()))
-    example = Example(features, np.arange(400, dtype=np.int32) // 20, happened, happened | True)
+    example = Example(
+        features, np.arange(400, dtype=np.int32) // 20, happened, np.ones(400, np.float32)
+    )
     parameters = Hyperparameters(
         learning_rate=0.3, num_leaves=4, min_rows_per_leaf=10, max_rounds=5,
         early_stopping_rounds=5, seed=0, threads=1,

@@ -19,7 +19,12 @@ from rank.features import GROUPS
 from rank.projection import Projection
 from rank.reasons import FAMILIES
 from rank.sentiment import NEUTRAL
+from rank.tables import ITEM_TABLES
 
+# Views are taken as impressions, so that what is made of those is under the test too.
+WITH_IMPRESSIONS = SHOP.replace("{ view = 0.2,", "{").replace(
+    "[events]", '[events]\nimpressions = "view"'
+)
 EARLIER = AS_OF - timedelta(days=30)
 BEHAVIOURS = ("view", "click", "cart", "purchase")
 
@@ -67,7 +72,7 @@ def evidence_of(state: State, pairs: pl.DataFrame) -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
     """Every third review has no rating, so that its text must be judged."""
-    toml = SHOP.replace("[events]", "[reviews]\nleast_rated = 20\n\n[events]")
+    toml = WITH_IMPRESSIONS.replace("[events]", "[reviews]\nleast_rated = 20\n\n[events]")
     night = write_night(tmp_path_factory.mktemp("time"), toml)
     path = night.root / "reviews.parquet"
     unrated = pl.when(pl.int_range(pl.len()) % 3 > 0).then("rating")
@@ -100,11 +105,8 @@ def test_later_rows_in_every_source_change_nothing(
     static_encoder: Encoder,
     tmp_path: Path,
 ) -> None:
-    for source, rows in later_rows(night.root, as_of + after, seed).items():
-        old = pl.read_parquet(night.root / f"{source}.parquet")
-        pl.concat([rows.cast(old.schema), old]).write_parquet(tmp_path / f"{source}.parquet")
-    moved = Night(config=night.config, as_of=AS_OF, root=tmp_path, home=night.home)
-    material = make_material(moved, static_encoder)
+    rows = later_rows(night.root, as_of + after, seed)
+    material = with_rows(night, rows, tmp_path, static_encoder)
     added = material.inputs.report.get_column("read").sum() - sum(
         pl.read_parquet(night.root / f"{source}.parquet").height
         for source in ("items", "users", "events", "reviews")
@@ -112,6 +114,35 @@ def test_later_rows_in_every_source_change_nothing(
     assert added >= 4
     for name, frame in snapshot_of(material, as_of).items():
         assert_frame_equal(frame, before[as_of][name], check_exact=True)
+
+
+def test_a_feature_that_sees_later_rows_is_named_by_the_test(
+    night: Night, static_encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault planted on purpose: how often an item is used whenever, `as_of` or not."""
+    shown = []
+    for folder, rows in (("old", {}), ("new", later_rows(night.root, EARLIER, seed=0))):
+        material = with_rows(night, rows, tmp_path / folder, static_encoder)
+        items, n_items = material.inputs.events["item"], len(material.inputs.items)
+        used = np.bincount(items, minlength=n_items)
+        monkeypatch.setitem(ITEM_TABLES, "planted", lambda _, used=used: {"item_planted": used})
+        shown.append(snapshot_of(material, EARLIER)["features"])
+    with pytest.raises(AssertionError, match='"item_planted"'):
+        assert_frame_equal(shown[1], shown[0], check_exact=True)
+    assert_frame_equal(*(frame.drop("item_planted") for frame in shown), check_exact=True)
+
+
+def with_rows(
+    night: Night, rows: dict[str, pl.DataFrame], folder: Path, encoder: Encoder
+) -> Material:
+    """The night's material with more rows, which stand before the old ones."""
+    folder.mkdir(exist_ok=True)
+    for source in ("items", "users", "events", "reviews"):
+        old = pl.read_parquet(night.root / f"{source}.parquet")
+        more = rows[source].cast(old.schema) if rows else old.clear()
+        pl.concat([more, old]).write_parquet(folder / f"{source}.parquet")
+    moved = Night(config=night.config, as_of=AS_OF, root=folder, home=night.home)
+    return make_material(moved, encoder)
 
 
 def later_rows(root: Path, ts: datetime, seed: int) -> dict[str, pl.DataFrame]:
@@ -154,11 +185,7 @@ def test_a_row_one_microsecond_earlier_does_change_something(
     night: Night, before: dict[datetime, dict[str, pl.DataFrame]], static_encoder: Encoder, tmp_path
 ) -> None:
     rows = later_rows(night.root, AS_OF - timedelta(microseconds=1), seed=0)
-    for source, frame in rows.items():
-        old = pl.read_parquet(night.root / f"{source}.parquet")
-        pl.concat([frame.cast(old.schema), old]).write_parquet(tmp_path / f"{source}.parquet")
-    moved = Night(config=night.config, as_of=AS_OF, root=tmp_path, home=night.home)
-    now = snapshot_of(make_material(moved, static_encoder), AS_OF)
+    now = snapshot_of(with_rows(night, rows, tmp_path, static_encoder), AS_OF)
     assert not now["features"].equals(before[AS_OF]["features"])
     assert not now["profiles"].equals(before[AS_OF]["profiles"])
     assert not now["evidence"].equals(before[AS_OF]["evidence"])

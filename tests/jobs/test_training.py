@@ -11,8 +11,9 @@ from polars.testing import assert_frame_equal
 
 from embed import Encoder
 from jobs import models, nightly
+from jobs.propensity import people_of
 from jobs.state import Material, State
-from jobs.training import Trained, _outcomes, train_models
+from jobs.training import Trained, _outcomes, examples_of, train_models
 from rank.windows import training_windows
 
 EARLIER = AS_OF - timedelta(days=14)
@@ -52,6 +53,29 @@ def test_the_published_probabilities_add_up_to_what_happened_in_the_test_window(
         expected, happened = outcome.select("probability", "happened").sum().row(0)
         assert expected == pytest.approx(happened, rel=1e-4)
         assert abs(reported - 1) > 1e-3  # the metrics are of the window before
+
+
+def test_one_and_two_threads_train_the_same_models(material: Material) -> None:
+    versions = []
+    for threads in (1, 2):
+        quick = limited(material, max_rounds=8)
+        scoring = quick.config.scoring.model_copy(update={"threads": threads})
+        config = quick.config.model_copy(update={"scoring": scoring})
+        trained = train_models(replace(quick, config=config), EARLIER)
+        versions.append((trained.version, trees(trained), trained.models, trained.propensities))
+    assert versions[0] == versions[1]
+
+
+def test_a_window_whose_horizon_is_not_over_gives_no_labels(
+    material: Material, champion: Trained
+) -> None:
+    over = AS_OF - timedelta(days=14)
+    assert material.targets("click", over).height > 100
+    for start in (over + timedelta(microseconds=1), AS_OF):
+        state = State(material, start, champion.projection)
+        for learn in (examples_of, people_of):
+            with pytest.raises(ValueError, match=r"horizon ends at 2025-06-.*before 2025-06-01"):
+                learn(state)
 
 
 def test_without_a_champion_there_is_no_contest(champion: Trained) -> None:

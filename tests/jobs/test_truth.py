@@ -68,8 +68,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pl.DataFrame(items).write_parquet(folder / "items.parquet")
     timed = pl.DataFrame(events).with_columns(ts=later).drop("seconds")
     timed.write_parquet(folder / "events.parquet")
+    impressions(rng, rate).write_parquet(folder / "impressions.parquet")
     (folder / "truth.toml").write_text(CONFIG)
     return folder
+
+
+def impressions(rng: np.random.Generator, rate: np.ndarray) -> pl.DataFrame:
+    """Things are shown where clicks are likely, and now and then to anybody: it moves no chance."""
+    counts = rng.poisson((0.002 + rate) * DAYS)
+    user, item = (np.repeat(axis.ravel(), counts.ravel()) for axis in np.indices(counts.shape))
+    shown = {"user_id": user, "item_id": item, "behaviour": "shown"}
+    seconds = pl.Series("seconds", rng.integers(0, DAYS * 86_400, len(user)))
+    later = pl.lit(AS_OF - timedelta(days=DAYS)) + pl.duration(seconds=seconds)
+    return pl.DataFrame(shown).with_columns(ts=later)
 
 
 def people() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,12 +89,19 @@ def people() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rng.integers(0, KINDS, USERS), np.arange(ITEMS) % KINDS, rng.random(USERS) < ASLEEP
 
 
-@pytest.mark.parametrize("share", [1.0, 0.1])
+@pytest.mark.parametrize(("share", "shown"), [(1.0, False), (0.1, False), (0.1, True)])
 def test_probabilities_are_the_true_ones(
-    share: float, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    share: float, shown: bool, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within a tenth of the base rate on average, also where negatives are sampled at a tenth."""
+    """Within a tenth of the base rate on average, also where negatives are sampled at a tenth.
+
+    And where all negatives that were shown, which are not any, are kept beside the sample.
+    """
     monkeypatch.setenv("NIGHTRANK__TRAINING__NEGATIVE_SHARE", str(share))
+    if shown:
+        both = "from 'events.parquet' union all by name from 'impressions.parquet'"
+        monkeypatch.setenv("NIGHTRANK__SOURCES__EVENTS", both)
+        monkeypatch.setenv("NIGHTRANK__EVENTS__IMPRESSIONS", "shown")
     night = Night(load_config(world / "truth.toml"), AS_OF, world, tmp_path)
     outcome = nightly.run(night)
     rows = pl.read_parquet(tmp_path / "runs" / outcome.run.run_id / "shards" / "*.parquet")

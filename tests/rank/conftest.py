@@ -6,6 +6,7 @@ import pytest
 import scipy.sparse as sp
 
 from rank.features import Features
+from rank.impressions import Shown
 from rank.known import Known
 from rank.projection import Projection
 
@@ -93,7 +94,17 @@ def known() -> Known:
         item_attributes=("scent", "volume"),
         user_attributes=("region", "age"),
         projection=Projection.fit(item_vectors, dimensions=3),
+        shown=Shown(AS_OF, _impressions(events), events, (USERS, ITEMS)),
     )
+
+
+def _impressions(events: pl.DataFrame) -> pl.DataFrame:
+    """At random times; some exactly when an event was, some exactly a day before one."""
+    rng = np.random.default_rng(8)
+    random = make_frame(rng, 150, rng.uniform(0.01, 120, 150)).select("user", "item", "ts")
+    some = events.select("user", "item", "ts")[::9]
+    day_before = some.with_columns(pl.col("ts") - timedelta(days=1))
+    return pl.concat([random, some, day_before]).sort("ts", maintain_order=True)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from rank.projection import Projection
 from rank.tables import USER_TABLES
 
 NOT_IN_SQL = ("cosine_", "item_pc_", "user_pc_")
-# Under oracles of their own in test_texts.py and test_rhythms.py.
-ELSEWHERE = ("neighbours", "clusters", "half_lives", "intervals")
+# Under oracles of their own in test_texts.py, test_rhythms.py and test_impressions.py.
+ELSEWHERE = ("neighbours", "clusters", "half_lives", "intervals", "impressions")
 DAY = "86400.0"
 
 

@@ -27,7 +27,7 @@ def seen() -> dict[str, tuple[float, float]]:
         {"a": values, "same": np.ones(400, np.float32), "none": np.full(400, np.nan, np.float32)}
     )
     happened = values > 3
-    everything = np.ones(400, dtype=bool)
+    everything = np.ones(400, np.float32)
     example = Example(features, np.zeros(400, np.int32), happened, everything)
     return seen_range(grow([example], None, objective="binary", parameters=PARAMETERS))
 

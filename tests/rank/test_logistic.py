@@ -21,7 +21,7 @@ def pairs(n: int, seed: int, *, unknown: float = 0.0) -> tuple[Example, np.ndarr
     table[rng.random(n) < unknown, :5] = np.nan
     features = pl.DataFrame(table.astype(np.float32), schema=names)
     users = np.arange(n, dtype=np.int32) // 20
-    return Example(features, users, rng.random(n) < truth, np.ones(n, bool)), truth
+    return Example(features, users, rng.random(n) < truth, np.ones(n, np.float32)), truth
 
 
 def test_the_true_weights_are_found() -> None:
@@ -59,17 +59,30 @@ def test_only_the_sample_and_the_positives_are_learnt_from() -> None:
     example, _ = pairs(4_000, seed=1)
     drawn = np.random.default_rng(0).random(4_000) < 0.3
     kept = drawn | example.happened
-    thinned = replace(example, drawn=drawn)
+    thinned = replace(example, weight=kept.astype(np.float32))
     alone = Example(
         example.features.filter(pl.Series(kept)),
         example.users[kept],
         example.happened[kept],
-        drawn[kept],
+        np.ones(kept.sum(), np.float32),
     )
     scores = [Logistic.fit([e]).score(example.features, threads=1) for e in (thinned, alone)]
     assert np.array_equal(*scores)
     whole = Logistic.fit([example]).score(example.features, threads=1)
     assert (scores[0] + np.log(0.3)).mean() == pytest.approx(whole.mean(), abs=0.15)
+
+
+def test_a_row_of_weight_two_is_that_row_twice() -> None:
+    example, _ = pairs(3_000, seed=1)
+    twice = np.arange(3_000) < 1_000
+    rows = np.flatnonzero(np.repeat(True, 3_000)).repeat(1 + twice)
+    doubled = Example(
+        example.features[rows], example.users[rows], example.happened[rows],
+        np.ones(len(rows), np.float32),
+    )  # fmt: skip
+    heavy = replace(example, weight=np.where(twice, 2, 1).astype(np.float32))
+    scores = [Logistic.fit([e]).score(example.features, threads=1) for e in (heavy, doubled)]
+    np.testing.assert_allclose(*scores, atol=0.02)
 
 
 def test_threads_change_nothing() -> None:

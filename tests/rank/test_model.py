@@ -9,8 +9,16 @@ from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
 from rank.calibrate import Calibration
+from rank.labels import weights
 from rank.model import Model
-from rank.trees import Example, Hyperparameters, TooFewPositives, grow, try_loading
+from rank.trees import (
+    Example,
+    Hyperparameters,
+    TooFewPositives,
+    _parameters,
+    grow,
+    try_loading,
+)
 
 PARAMETERS = Hyperparameters(
     learning_rate=0.1,
@@ -31,12 +39,17 @@ def simulated(n: int, seed: int) -> tuple[Example, np.ndarray]:
     table[rng.random(n) < 0.1, 3] = np.nan
     features = pl.DataFrame(table, schema=[f"f{i}" for i in range(4)])
     users = np.arange(n, dtype=np.int32) // 20
-    return Example(features, users, rng.random(n) < truth, np.ones(n, bool)), truth
+    return Example(features, users, rng.random(n) < truth, np.ones(n, np.float32)), truth
 
 
 def thinned(example: Example, share: float, seed: int = 5) -> Example:
     drawn = np.random.default_rng(seed).random(len(example.happened)) < share
-    return replace(example, drawn=drawn)
+    return weighted(example, drawn, shown=np.zeros_like(drawn), share=share)
+
+
+def weighted(example: Example, drawn: np.ndarray, *, shown: np.ndarray, share: float) -> Example:
+    weight = weights(example.happened, drawn=drawn, shown=shown, share=share)
+    return replace(example, weight=weight)
 
 
 def trained(share: float = 1.0, n: int = 2_000, **changes: int) -> Model:
@@ -71,6 +84,42 @@ def test_thinned_negatives_do_not_move_the_probabilities() -> None:
     assert means == pytest.approx([truth.mean()] * 2, rel=0.08)
     uncorrected = replace(tenth, negative_share=1.0)
     assert expit(uncorrected.log_odds(test.features, threads=1)).mean() > 3 * truth.mean()
+
+
+def test_negatives_that_were_shown_are_all_kept_and_move_no_probability() -> None:
+    """Those of the likeliest pairs are shown: counted in full they would drag them down."""
+    share, test = 0.1, simulated(20_000, 9)
+    found = {}
+    for name, full in (("fair", share), ("naive", 1.0)):
+        examples = []
+        for seed in (1, 2, 3):
+            example, truth = simulated(20_000, seed)
+            shown, rng = truth > 0.15, np.random.default_rng(seed + 10)
+            drawn = rng.random(20_000) < share
+            fair = weighted(example, drawn, shown=shown, share=share)
+            assert (fair.weight[shown] > 0).all()
+            assert fair.weight.sum() == pytest.approx(
+                example.happened.sum() + share * (~example.happened).sum(), rel=0.05
+            )
+            both = shown & ~example.happened
+            examples.append(replace(fair, weight=np.where(both, np.float32(full), fair.weight)))
+        trees = grow(examples[:2], examples[2], objective="binary", parameters=PARAMETERS)
+        model = Model("buy", 7, trees, trees, negative_share=share)
+        likely = test[1] > 0.15
+        told = expit(model.log_odds(test[0].features, threads=1))
+        found[name] = (told[likely].mean() / test[1][likely].mean(), told.mean() / test[1].mean())
+    assert found["fair"] == pytest.approx((1.0, 1.0), abs=0.08)
+    assert found["naive"][0] < 0.5
+
+
+def test_weights_of_one_are_no_weights() -> None:
+    example, _ = simulated(2_000, 1)
+    trees = grow([example], None, objective="binary", parameters=PARAMETERS)
+    plain = lightgbm.Dataset(example.features.to_numpy(), example.happened.astype(np.float32))
+    given = lightgbm.Booster(model_str=trees.text)
+    options = _parameters("binary", PARAMETERS)
+    again = lightgbm.train(options, plain, num_boost_round=PARAMETERS.max_rounds)
+    assert np.array_equal(*(b.predict(example.features.to_numpy()) for b in (given, again)))
 
 
 def test_one_and_two_threads_grow_the_same_trees() -> None:
@@ -121,7 +170,7 @@ def test_each_objective_learns_from_its_rows() -> None:
         example,
         users=np.array([0, 0, 1, 1, 2, 2], np.int32),
         happened=np.array([False, True, False, False, True, False]),
-        drawn=np.array([False, False, True, False, False, True]),
+        weight=np.array([0, 1, 1, 0, 1, 0.2], np.float32),
     )
     assert example.rows("binary").tolist() == [False, True, True, False, True, True]
     assert example.rows("lambdarank").tolist() == [True, True, False, False, True, True]
@@ -138,7 +187,7 @@ def test_the_order_is_learnt_where_users_differ_in_level() -> None:
         level = np.repeat(rng.normal(size=n // 20) * 5, 20)
         first = better == np.repeat(np.maximum.reduceat(better, np.arange(0, n, 20)), 20)
         features = pl.DataFrame({"better": better.astype(np.float32), "level": level})
-        return Example(features.cast(pl.Float32), users, first, np.ones(n, bool))
+        return Example(features.cast(pl.Float32), users, first, np.ones(n, np.float32))
 
     ranker = grow([lists(1)], lists(2), objective="lambdarank", parameters=PARAMETERS)
     test = lists(3)

@@ -29,7 +29,7 @@ def people(n: int, seed: int) -> tuple[Example, np.ndarray]:
     table[idle, 0] = np.nan
     truth = np.where(idle, 0.01, expit(-2.0 + table[:, 0]))
     features = pl.DataFrame(table, schema=["recency", "noise", "more_noise"])
-    everybody = np.ones(n, dtype=bool)
+    everybody = np.ones(n, np.float32)
     return Example(features, np.arange(n, dtype=np.int32), rng.random(n) < truth, everybody), truth
 
 
