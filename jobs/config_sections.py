@@ -262,6 +262,9 @@ class TrainingConfig(Section):
     learning_rate: Fraction = _key(0.05, "LightGBM's learning rate.")
     num_leaves: Annotated[int, Field(ge=2)] = _key(31, "Leaves of a tree.")
     min_rows_per_leaf: Positive = _key(50, "Least training rows in a leaf.")
+    min_positives_per_leaf: Above0 = _key(
+        10.0, "Least number of positives that the classifier expects in a leaf."
+    )
     l2: Annotated[float, Field(ge=0)] = _key(0.0, "L2 penalty of the values of leaves.")
     max_rounds: Positive = _key(400, "Most trees.")
     early_stopping_rounds: Positive = _key(30, "Stop after this many trees without gain.")

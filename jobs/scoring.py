@@ -62,7 +62,7 @@ def score_pairs(
         allowed = pl.Series(state.allowed(model.behaviour, pairs))
         described_pairs = features.filter(allowed)
         score = model.log_odds(described_pairs, threads=threads)
-        order = model.ranker.score(described_pairs, threads=threads)
+        order = model.order(described_pairs, score, threads=threads)
         beside = rival_scores(
             rivals.get(model.behaviour, {}),
             described_pairs,

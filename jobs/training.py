@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from jobs.state import Material, State
 from rank.bootstrap import loss_difference
 from rank.calibrate import Calibration, CannotCalibrate
 from rank.labels import labels, weights
-from rank.metrics import Labels, best_f1_threshold
+from rank.metrics import Labels, best_f1_threshold, placed, ranking_metrics
 from rank.model import Model
 from rank.projection import Projection
 from rank.propensity import Propensity
@@ -212,7 +212,10 @@ def _calibrate_all(state: State, grown: _Grown, champion: Trained | None) -> _Ca
     names: list[str] = list(state.material.config.training.baselines)
     mine = outcomes[: len(grown.models)]
     return _Calibrated(
-        models=list(map(_calibrate, contestants, outcomes)),
+        models=[
+            _ordered(_calibrate(model, outcome), outcome, state)
+            for model, outcome in zip(contestants, outcomes, strict=True)
+        ],
         baselines=[
             {name: calibrated_baseline(outcome, name) for name in names} for outcome in mine
         ],
@@ -338,6 +341,7 @@ def hyperparameters(config: Config) -> Hyperparameters:
         learning_rate=options.learning_rate,
         num_leaves=options.num_leaves,
         min_rows_per_leaf=options.min_rows_per_leaf,
+        min_positives_per_leaf=options.min_positives_per_leaf,
         max_rounds=options.max_rounds,
         early_stopping_rounds=options.early_stopping_rounds,
         seed=options.seed,
@@ -373,3 +377,17 @@ def _calibrate(model: Model, outcome: pl.DataFrame) -> Model:
     calibration = Calibration.fit(score, happened)
     threshold = best_f1_threshold(happened, calibration(score))
     return model.calibrated(calibration, threshold)
+
+
+def _ordered(model: Model, outcome: pl.DataFrame, state: State) -> Model:
+    """The same, ordered by its classifier where that orders the window's lists better.
+
+    Where few users have a positive, a ranker learns more of chance than of order.
+    """
+    targets = state.material.targets(model.behaviour, state.as_of)
+    by_ranker, by_classifier = (
+        ranking_metrics(placed(targets, outcome, outcome.get_column(name).to_numpy()))
+        for name in ("order", "score")
+    )
+    better = by_classifier["ndcg@10"] > by_ranker["ndcg@10"]
+    return replace(model, ordered_by="classifier") if better else model

@@ -29,6 +29,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "learning_rate": (0.02, 0.2),
     "num_leaves": (4, 128),
     "min_rows_per_leaf": (10, 2000),
+    "min_positives_per_leaf": (1.0, 100.0),
     "l2": (0.001, 10.0),
 }
 WHOLE = ("num_leaves", "min_rows_per_leaf")

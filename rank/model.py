@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -24,6 +25,7 @@ class Model:
         negative_share: the share of negatives that the classifier was trained on.
         calibration: fitted after training, on a later window.
         threshold: the probability above which F1 was best on the calibration window.
+        ordered_by: the part that the order follows.
     """
 
     behaviour: str
@@ -33,6 +35,7 @@ class Model:
     negative_share: float
     calibration: Calibration = IDENTITY
     threshold: float = 0.5
+    ordered_by: Literal["ranker", "classifier"] = "ranker"
 
     def log_odds(self, features: pl.DataFrame, *, threads: int) -> Floats:
         """(n,) raw log-odds of `features` (n, f), corrected for sampled negatives.
@@ -42,6 +45,18 @@ class Model:
         """
         raw = self.classifier.score(features, threads=threads)
         return np.asarray(raw + np.log(self.negative_share))
+
+    def order(self, features: pl.DataFrame, log_odds: Floats, *, threads: int) -> Floats:
+        """(n,) what the places of `features` (n, f) in a user's list follow, higher first.
+
+        Args:
+            features: of the pairs.
+            log_odds: (n,) what the classifier says of them.
+            threads: 0 for all cores.
+        """
+        if self.ordered_by == "classifier":
+            return log_odds
+        return self.ranker.score(features, threads=threads)
 
     def calibrated(self, calibration: Calibration, threshold: float) -> "Model":
         """The same model with its calibration."""

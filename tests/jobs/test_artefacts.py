@@ -37,10 +37,10 @@ def trained() -> Trained:
     rng = np.random.default_rng(0)
     x = rng.normal(size=400).astype(np.float32)
     users, happened = np.arange(400, dtype=np.int32) // 4, x > rng.normal(size=400)
-    example = Example(pl.DataFrame({"x": x}), users, happened, np.ones(400, bool))
+    example = Example(pl.DataFrame({"x": x}), users, happened, np.ones(400, "f4"))
     parameters = Hyperparameters(
-        learning_rate=0.1, num_leaves=4, min_rows_per_leaf=5, max_rounds=5,
-        early_stopping_rounds=5, seed=0, threads=1,
+        learning_rate=0.1, num_leaves=4, min_rows_per_leaf=5, min_positives_per_leaf=1.0,
+        max_rounds=5, early_stopping_rounds=5, seed=0, threads=1,
     )  # fmt: skip
     trees = grow([example], example, objective="binary", parameters=parameters)
     calibration = Calibration.fit(trees.score(example.features, threads=1), happened)

@@ -32,8 +32,8 @@ def grown(rng: np.random.Generator) -> Model:
         features, np.arange(400, dtype=np.int32) // 20, happened, np.ones(400, np.float32)
     )
     parameters = Hyperparameters(
-        learning_rate=0.3, num_leaves=4, min_rows_per_leaf=10, max_rounds=5,
-        early_stopping_rounds=5, seed=0, threads=1,
+        learning_rate=0.3, num_leaves=4, min_rows_per_leaf=10, min_positives_per_leaf=1.0,
+        max_rounds=5, early_stopping_rounds=5, seed=0, threads=1,
     )  # fmt: skip
     trees = [
         grow([example], None, objective=objective, parameters=parameters)

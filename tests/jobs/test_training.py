@@ -13,7 +13,8 @@ from embed import Encoder
 from jobs import models, nightly
 from jobs.propensity import people_of
 from jobs.state import Material, State
-from jobs.training import Trained, _outcomes, examples_of, train_models
+from jobs.training import Trained, _ordered, _outcomes, examples_of, train_models
+from rank.labels import labels
 from rank.windows import training_windows
 
 EARLIER = AS_OF - timedelta(days=14)
@@ -43,7 +44,7 @@ def test_the_published_probabilities_add_up_to_what_happened_in_the_test_window(
     material: Material, champion: Trained
 ) -> None:
     test = training_windows(EARLIER, horizon_days=14, train=2).test
-    outcomes = _outcomes(State(material, test, champion.projection), champion.models, {})
+    outcomes = _outcomes(State(material, test, champion.projection), champion.models, {}, {})
     told = champion.metrics.filter(
         pl.col("model") == "nightrank",
         pl.col("segment") == "all",
@@ -53,6 +54,21 @@ def test_the_published_probabilities_add_up_to_what_happened_in_the_test_window(
         expected, happened = outcome.select("probability", "happened").sum().row(0)
         assert expected == pytest.approx(happened, rel=1e-4)
         assert abs(reported - 1) > 1e-3  # the metrics are of the window before
+
+
+def test_the_order_follows_what_ordered_the_calibration_window_better(
+    material: Material, champion: Trained
+) -> None:
+    state = State(material, AS_OF - timedelta(days=14), champion.projection)
+    targets = material.targets("click", state.as_of)
+    pairs = state.candidates(state.users).select("user", "item")
+    told = labels(pairs, targets).astype(float)
+    (model,) = (replace(m, ordered_by="ranker") for m in champion.models if m.behaviour == "click")
+    for order, score, chosen in ((told, -told, "ranker"), (-told, told, "classifier")):
+        outcome = pairs.with_columns(order=pl.Series(order), score=pl.Series(score))
+        assert _ordered(model, outcome, state).ordered_by == chosen
+    even = pairs.with_columns(order=pl.Series(told), score=pl.Series(told))
+    assert _ordered(model, even, state) == model
 
 
 def test_one_and_two_threads_train_the_same_models(material: Material) -> None:

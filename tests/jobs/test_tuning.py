@@ -51,7 +51,10 @@ def with_events(material: Material, start: datetime, end: datetime) -> Material:
 
 def test_the_first_trial_is_the_configuration_itself(searched: dict) -> None:
     first = searched[5].filter(trial=1).select(*RANGES).row(0, named=True)
-    assert first == {"learning_rate": 0.05, "num_leaves": 31, "min_rows_per_leaf": 50, "l2": 0.001}
+    assert first == {
+        "learning_rate": 0.05, "num_leaves": 31, "min_rows_per_leaf": 50,
+        "min_positives_per_leaf": 10.0, "l2": 0.001,
+    }  # fmt: skip
 
 
 def test_every_setting_is_in_its_range_and_the_best_comes_first(searched: dict) -> None:
@@ -120,7 +123,7 @@ def test_the_loss_of_a_sample_is_that_of_all() -> None:
     drawn, shown = rng.random(n) < share, table[:, 0] > 1
     weight = weights(happened, drawn=drawn, shown=shown, share=share)
     sample = replace(whole, weight=weight)
-    parameters = Hyperparameters(0.1, 7, 20, 20, 5, seed=0, threads=1)
+    parameters = Hyperparameters(0.1, 7, 20, 1.0, 20, 5, seed=0, threads=1)
     trees = grow([sample], None, objective="binary", parameters=parameters)
     model = Model("buy", 7, trees, trees, negative_share=share)
     loss, entropy = sampled_loss(model, sample, threads=1)

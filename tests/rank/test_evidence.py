@@ -15,7 +15,7 @@ from rank.known import Known
 TEA, CUP, SAW, OIL = range(4)
 ANN, BEN, CAL = range(3)
 
-ALWAYS = {reasons.BASE, reasons.ITEM, reasons.USER, reasons.AGREEMENT}
+ALWAYS = {reasons.BASE, reasons.ITEM, reasons.USER, reasons.AGREEMENT, reasons.SHOWN}
 
 
 def at(days: float) -> datetime:

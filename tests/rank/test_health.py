@@ -11,6 +11,7 @@ PARAMETERS = Hyperparameters(
     learning_rate=0.1,
     num_leaves=4,
     min_rows_per_leaf=5,
+    min_positives_per_leaf=1.0,
     max_rounds=5,
     early_stopping_rounds=5,
     seed=0,

@@ -24,6 +24,7 @@ PARAMETERS = Hyperparameters(
     learning_rate=0.1,
     num_leaves=7,
     min_rows_per_leaf=20,
+    min_positives_per_leaf=1.0,
     max_rounds=60,
     early_stopping_rounds=10,
     seed=1,
@@ -75,6 +76,33 @@ def test_learns_what_is_to_be_learnt(model: Model) -> None:
     best = roc_auc_score(test.happened, truth)
     assert roc_auc_score(test.happened, score) > best - 0.02
     assert np.corrcoef(score, np.log(truth / (1 - truth)))[0, 1] > 0.9
+
+
+def test_a_leaf_needs_positives_not_rows_where_they_are_rare() -> None:
+    """Nothing tells who will: everybody's probability is one in a thousand."""
+    rate, rng = 0.001, np.random.default_rng(0)
+
+    def chance() -> Example:
+        features = pl.DataFrame(rng.normal(size=(40_000, 4)).astype(np.float32))
+        happened = rng.random(40_000) < rate
+        return Example(features, np.arange(40_000, dtype=np.int32), happened, np.ones(40_000, "f4"))
+
+    train, told = [chance(), chance()], {}
+    for least in (0.001, 10.0):
+        parameters = replace(PARAMETERS, max_rounds=3, min_positives_per_leaf=least)
+        trees = grow(train, None, objective="binary", parameters=parameters)
+        told[least] = expit(trees.score(chance().features, threads=1)).max()
+    assert told[10.0] < 3 * rate
+    assert told[0.001] > 10 * rate
+
+
+def test_the_order_follows_the_part_that_it_is_told_to(model: Model) -> None:
+    features = simulated(50, 9)[0].features
+    log_odds = model.log_odds(features, threads=1)
+    ranked = model.order(features, log_odds, threads=1)
+    assert ranked.tolist() == model.ranker.score(features, threads=1).tolist()
+    classified = replace(model, ordered_by="classifier").order(features, log_odds, threads=1)
+    assert classified.tolist() == log_odds.tolist() != ranked.tolist()
 
 
 def test_thinned_negatives_do_not_move_the_probabilities() -> None:

@@ -14,6 +14,7 @@ PARAMETERS = Hyperparameters(
     learning_rate=0.1,
     num_leaves=7,
     min_rows_per_leaf=50,
+    min_positives_per_leaf=1.0,
     max_rounds=200,
     early_stopping_rounds=10,
     seed=1,

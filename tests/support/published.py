@@ -71,7 +71,7 @@ def _inputs() -> Inputs:
         schema_overrides={"user": pl.Int32, "item": pl.Int32},
     )
     nothing = pl.DataFrame()
-    return Inputs(items, users, events, nothing, nothing, nothing)
+    return Inputs(FIRST, items, users, events, nothing, nothing, nothing, nothing)
 
 
 def flip(path: Path, place: float, bit: int = 0) -> None:
