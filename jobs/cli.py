@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.campaigns.commands import app as campaigns
+
 if TYPE_CHECKING:
-    from jobs.nightly import Night
+    from jobs.nightly import Night, Outcome
 
 app = typer.Typer(
     name="nightrank",
@@ -17,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(campaigns)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
 AsOf = Annotated[
@@ -49,10 +52,10 @@ def run(
     force: Force = None,
 ) -> None:
     """Do a whole night: ingest, embed, train when due, score, publish, write the lists."""
-    from jobs import nightly, summary
+    from jobs import nightly
 
     night = _night(config, as_of, root, home)
-    summary.show_outcome(night, nightly.run(night, override=force))
+    _show_outcome(night, nightly.run(night, override=force))
 
 
 @app.command()
@@ -77,7 +80,7 @@ def score(
     force: Force = None,
 ) -> None:
     """Score, publish and write the lists with models that are already trained."""
-    from jobs import nightly, summary
+    from jobs import nightly
     from jobs.errors import InputMissing
 
     night = _night(config, as_of, root, home)
@@ -88,7 +91,7 @@ def score(
             f"{night.home / 'models'} holds no model for this configuration that is young enough "
             f"and not later than {night.as_of:%Y-%m-%d %H:%M}: use `nightrank train` first"
         )
-    summary.show_outcome(night, nightly.score(night, prepared, trained, override=force))
+    _show_outcome(night, nightly.score(night, prepared, trained, override=force))
 
 
 @app.command()
@@ -135,18 +138,6 @@ def evaluate(
 
 
 @app.command()
-def export(config: ConfigFile, home: Home = None) -> None:
-    """Write the campaign lists again, from the current night."""
-    from jobs import nightly, publish, summary
-
-    night = _night(config, None, Path(), home)
-    current = night.home / publish.CURRENT
-    with publish.open_scores(current) as connection:
-        run_id = connection.sql("select run_id from runs").pl().item()
-    summary.show_lists(nightly.export(night, current, run_id))
-
-
-@app.command()
 def status(config: ConfigFile, home: Home = None) -> None:
     """Show what is current, and the nights and models that are kept."""
     from jobs import summary
@@ -172,12 +163,12 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the invented shop.")] = 0,
 ) -> None:
     """Invent a small shop and do its night, with a real language model."""
-    from jobs import nightly, summary
+    from jobs import nightly
     from jobs.demo import AS_OF, write_demo
 
     config = write_demo(home, users=users, items=items, seed=seed)
     night = _night(config, f"{AS_OF:%Y-%m-%d}", config.parent, home)
-    summary.show_outcome(night, nightly.run(night))
+    _show_outcome(night, nightly.run(night))
 
 
 def main() -> None:
@@ -197,6 +188,15 @@ def main() -> None:
             raise
         typer.echo(f"nightrank: {error}", err=True)
         sys.exit(code)
+
+
+def _show_outcome(night: "Night", outcome: "Outcome") -> None:
+    """Print the summary; then fail where the night is published but a campaign got no list."""
+    from jobs import summary
+    from jobs.campaigns.lists import raise_refused
+
+    summary.show_outcome(night, outcome)
+    raise_refused(outcome.lists)
 
 
 def _night(config: Path, as_of: str | None, root: Path, home: Path | None) -> "Night":

@@ -1,7 +1,7 @@
 """Builds the night's DuckDB file and makes it current by one atomic rename."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +11,8 @@ import polars as pl
 
 from jobs.errors import InputMissing
 from jobs.ingest import Inputs
+
+Derive = Callable[[duckdb.DuckDBPyConnection], Mapping[str, pl.DataFrame]]
 
 # BI tools bundle engines older than the one that writes: DuckDB 1.5 can open this version.
 STORAGE_VERSION = "v1.5.0"
@@ -35,6 +37,7 @@ def build(
     reasons: Path,
     inputs: Inputs,
     tables: Mapping[str, pl.DataFrame],
+    derive: Derive,
 ) -> Path:
     """Write `scores-<run_id>.duckdb` under a temporary name, then rename it; not yet current.
 
@@ -45,6 +48,7 @@ def build(
         reasons: likewise, with what the first of their rows owe to what.
         inputs: what the night read; becomes the tables items, users, user_behaviours.
         tables: further tables by name; `run_id` is put before their columns.
+        derive: gives more such tables from those that are written.
 
     Returns:
         The path of the finished file.
@@ -63,6 +67,8 @@ def build(
         for name, frame in tables.items():
             _write(connection, name, frame, run)
         _write_run(connection, run)
+        for name, frame in derive(connection).items():
+            _write(connection, name, frame, run)
         connection.execute("use memory")
         connection.execute("checkpoint scores")
         connection.execute("detach scores")
