@@ -47,8 +47,8 @@ def members(users: pl.DataFrame, segment: str | None, *, as_of: datetime, name: 
         return users.get_column("user_id")
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
-        connection.register("rows", users.to_arrow())
-        connection.execute("create table users as select *, $as_of as as_of from rows", [as_of])
+        connection.register("rows", users.with_columns(as_of=pl.lit(as_of)).to_arrow())
+        connection.execute("create table users as from rows")
         connection.unregister("rows")
         connection.execute("set enable_external_access = false; set lock_configuration = true")
         try:
