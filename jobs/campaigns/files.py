@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 
@@ -85,13 +86,9 @@ def harmless(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def read_list(path: Path) -> pl.DataFrame:
-    """The rows of a CSV that was written here, with the texts as they were.
-
-    Columns are of the type that their cells look like; the Parquet file has the exact ones.
-    """
-    found = pl.read_csv(path, infer_schema_length=None, missing_utf8_is_empty_string=False)
-    return found.with_columns(pl.col(pl.String).str.strip_prefix("'"))
+def read_list(path: Path | IO[bytes]) -> pl.DataFrame:
+    """The rows of a CSV that was written here, every column as text, null where it was null."""
+    return pl.read_csv(path, infer_schema=False).with_columns(pl.all().str.strip_prefix("'"))
 
 
 def changes(rows: pl.DataFrame, last: pl.DataFrame | None) -> pl.DataFrame:

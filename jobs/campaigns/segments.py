@@ -53,9 +53,10 @@ def members(users: pl.DataFrame, segment: str | None, *, as_of: datetime, name: 
         connection.execute("set enable_external_access = false; set lock_configuration = true")
         try:
             found = connection.table("users").filter(duckdb.SQLExpression(segment))
-            return found.select("user_id").pl().get_column("user_id")
+            users = found.select("user_id").pl()
         except duckdb.Error as error:
             raise _refused(name, segment, f"DuckDB rejects it: {error}") from None
+    return users.get_column("user_id")
 
 
 def _check(segment: str, known: list[str], name: str) -> None:
