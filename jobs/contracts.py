@@ -318,6 +318,7 @@ def column_of(rule: str, contract: type[Row]) -> str | None:
     named = {
         "duplicate_id": cells(contract)[0].name,
         "exact_duplicate": None,
+        "missing_campaign": None,  # blank as found
         "missing_time": "ts",
         "unparseable_time": "ts",
         "unknown_item": "item_id",

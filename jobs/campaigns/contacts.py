@@ -70,7 +70,8 @@ def _of_type(rows: pl.DataFrame, kind: pl.DataType, source: str) -> pl.DataFrame
 def _refuse_old(
     config: Config, source: str, text: str, rows: pl.DataFrame, *, root: Path, now: datetime
 ) -> None:
-    written = rows["exported_at"].max() or _newest_file(text, root)
+    said = rows.select(pl.col("exported_at").max()).item()
+    written: datetime | None = said or _newest_file(text, root)
     if written is None:
         raise DataRefused(
             f"sources.{source}: its age is unknown: give the column exported_at (SQL and URLs have "

@@ -12,15 +12,19 @@ from jobs.errors import DataRefused
 from jobs.ingest import checked
 from jobs.sources import read_source
 
-_KEPT = {
-    "message_id": pl.String,
-    "event": pl.String,
-    "campaign": pl.String,
-    "run_id": pl.String,
-    "user_id": pl.String,
-    "ts": pl.Datetime("us"),
-}
-_BAD = {"file": pl.String, "row": pl.Int64, "rule": pl.String, "value": pl.String}
+_KEPT = pl.Schema(
+    {
+        "message_id": pl.String(),
+        "event": pl.String(),
+        "campaign": pl.String(),
+        "run_id": pl.String(),
+        "user_id": pl.String(),
+        "ts": pl.Datetime("us"),
+    }
+)
+_BAD = pl.Schema(
+    {"file": pl.String(), "row": pl.Int64(), "rule": pl.String(), "value": pl.String()}
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def take_feedback(file: Path, *, home: Path) -> Taken:
     good, failures = checked(read.rows, Messages, "feedback")
     good, strangers = _with_users(good.with_columns(_text("message_id", "user_id")), home)
     broken = read.broken.with_columns(pl.lit("broken_line").alias("rule"))
-    bad = pl.concat([frame.select(_BAD) for frame in (failures, broken, strangers)])
+    bad = pl.concat([frame.select(*_BAD) for frame in (failures, broken, strangers)])
     bad = bad.with_columns(pl.lit(file.name).alias("file"))
     known = messages(home)
     key = ["message_id", "event"]

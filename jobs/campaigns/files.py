@@ -100,12 +100,12 @@ def changes(rows: pl.DataFrame, last: pl.DataFrame | None) -> pl.DataFrame:
     if last is None or last.schema != rows.schema:
         last = rows.clear()
     key = _key(rows)
-    same = {"on": [*key, *_seen(rows)], "nulls_equal": True}
+    same = [*key, *_seen(rows)]
     parts = {
         "added": rows.join(last, on=key, how="anti", maintain_order="left"),
-        "changed": rows.join(last, how="anti", maintain_order="left", **same).join(
-            last, on=key, how="semi", maintain_order="left"
-        ),
+        "changed": rows.join(
+            last, on=same, how="anti", nulls_equal=True, maintain_order="left"
+        ).join(last, on=key, how="semi", maintain_order="left"),
         "removed": last.join(rows, on=key, how="anti", maintain_order="left"),
     }
     return pl.concat(

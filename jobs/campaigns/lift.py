@@ -96,7 +96,8 @@ def campaign_lift(home: Path, inputs: Inputs, *, as_of: datetime) -> pl.DataFram
         connection.register("audiences", audiences.to_arrow())
         connection.register("events", events.to_arrow())
         connection.register("sent", sent.select("campaign", "run_id", "user_id").to_arrow())
-        return connection.sql(_LIFT).pl()
+        found: pl.DataFrame = connection.sql(_LIFT).pl()
+    return found
 
 
 def _audiences(home: Path, as_of: datetime) -> pl.DataFrame | None:

@@ -266,7 +266,7 @@ def test_preview_shows_what_would_be_sent_and_writes_nothing(done, tmp_path) -> 
     for said in (
         f"{listed.get_column('user_id').n_unique():,}",
         f"{len(listed):,}",
-        f"{listed.get_column('probability').sum():,.1f}",
+        f"{listed.get_column('probability').sum():.4f}",
         "cooling_off",
         "few",
     ):
