@@ -31,7 +31,7 @@ def read_contacts(
         users: their `user_id`, whose type the ids of the source get.
 
     Returns:
-        user_id, campaign (null: all), and consent.
+        user_id, campaign (in lower case; null: all), and consent.
 
     Raises:
         InputMissing: the source matches no file or cannot be read.
@@ -51,7 +51,7 @@ def read_contacts(
         )
     _refuse_old(config, source, text, rows, root=root, now=now)
     columns = ["consent"] if source == "consent" else []
-    campaign = pl.col("campaign").str.strip_chars().replace("", None)
+    campaign = pl.col("campaign").str.strip_chars().str.to_lowercase().replace("", None)
     return _of_type(rows, users.schema["user_id"], source).select("user_id", campaign, *columns)
 
 

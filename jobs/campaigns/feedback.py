@@ -1,5 +1,6 @@
 """What became of the messages: sent, opened, clicked. Kept once for each message and event."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -105,7 +106,7 @@ def _with_users(rows: pl.DataFrame, home: Path) -> tuple[pl.DataFrame, pl.DataFr
     listed = rows.filter(pl.col("run_id").is_not_null())
     for (campaign, run_id), part in listed.group_by("campaign", "run_id", maintain_order=True):
         path = audience_path(home, str(campaign), str(run_id))
-        if "/" in f"{campaign}{run_id}" or not path.exists():
+        if not re.fullmatch(r"[\w-]+", f"{campaign}{run_id}") or not path.exists():
             strangers.append(_stranger(part, "unknown_list", "run_id"))
             continue
         audience = pl.read_parquet(path).filter(pl.col("arm") == "mailed")

@@ -67,7 +67,7 @@ class Lists:
             if refused is None:
                 log.info("campaign", name=name, lines=lines)
             else:
-                log.error("campaign has no list", name=name, why=str(refused))
+                log.error("campaign has no list", name=name)
         return written
 
 

@@ -14,14 +14,16 @@ contacts as (
 -- The user.
 no_consent as (
     from users anti join (
-        select user_id from consents where campaign is null or campaign = $campaign
+        select user_id from consents where campaign is null or campaign = lower($campaign)
         group by user_id having bool_and(coalesce(consent, false))
     ) using (user_id)
     where $require_consent
 ),
-suppressed as (
-    select distinct contact from suppressions join contacts using (user_id)
-    where campaign is null or campaign = $campaign
+suppressed as (  -- ids that differ in case or blanks are taken for the same: better one too many
+    select distinct contact
+    from suppressions s join contacts c
+    on lower(trim(s.user_id::varchar)) = lower(trim(c.user_id::varchar))
+    where campaign is null or campaign = lower($campaign)
 ),
 cooling_off as (
     select user_id from user_behaviours

@@ -11,6 +11,7 @@ from campaign_nights import AS_OF, chosen, removed, shop, small_night, users_of
 from jobs.campaigns.segments import check_segments, members
 from jobs.errors import ConfigError, DataRefused, InputMissing
 
+SENT_AS_TEXT = pl.DataFrame(schema={"user_id": pl.String, "sent_at": pl.Datetime("us")})
 USERS = pl.DataFrame({"user_id": [1, 2], "country": ["DE", "FR"], "address": ["x", "y"]})
 
 
@@ -67,11 +68,20 @@ def judge(segment: str) -> None:
 
 
 def test_suppression_holds_for_all_campaigns_or_for_one(tmp_path) -> None:
-    source = write(tmp_path, "no.csv", "user_id,campaign", "1,", "0002,c0", "3,c1", "77,")
+    source = write(tmp_path, "no.csv", "user_id,campaign", "1,", "0002, C0", "3,c1", "77,")
     first, second = chosen(small_night(), {}, {}, root=tmp_path, suppression=source)
     assert users_of(first) == [3, 4, 5, 6]
     assert users_of(second) == [2, 4, 5, 6]
     assert removed(first)["suppressed"] == (2, 8)
+
+
+def test_suppression_ignores_case_and_blanks(tmp_path) -> None:
+    night = small_night()
+    for table in ("users", "predictions", "user_behaviours"):
+        night.execute(f"alter table {table} alter user_id type varchar using 'U' || user_id")
+    source = write(tmp_path, "no.csv", "user_id", "u1", " U2 ")
+    (mine,) = chosen(night, {}, root=tmp_path, suppression=source, sent=SENT_AS_TEXT)
+    assert users_of(mine) == ["U3", "U4", "U5", "U6"]
 
 
 def test_an_address_is_suppressed_with_any_of_its_users(tmp_path) -> None:

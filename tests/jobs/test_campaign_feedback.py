@@ -79,7 +79,7 @@ def test_bad_rows_are_set_apart_with_a_reason(tmp_path) -> None:
         f",c0,{RUN},1,sent,2025-06-01T10:00:00Z",
         f"m7,c0,{RUN},,sent,2025-06-01T10:00:00Z",
         f"m8,,{RUN},1,sent,2025-06-01T10:00:00Z",
-        "m9,../c0,x,1,sent,2025-06-01T10:00:00Z",
+        "m9,..,messages,1,sent,2025-06-01T10:00:00Z",  # a file that exists, and is no list
     )
     assert take_feedback(file, home=tmp_path) == Taken(read=9, new=1, known=0, quarantined=8)
     found = quarantine(tmp_path).select("row", "rule", "value").sort("row").rows()
@@ -91,7 +91,7 @@ def test_bad_rows_are_set_apart_with_a_reason(tmp_path) -> None:
         (7, "missing_message_id", None),
         (8, "missing_user_id", None),
         (9, "missing_campaign", None),
-        (10, "unknown_list", "x"),
+        (10, "unknown_list", "messages"),
     ]
     take_feedback(file, home=tmp_path)
     assert len(quarantine(tmp_path)) == 8
