@@ -65,7 +65,8 @@ def write_list(
     _write(kept, audience)
     rows = _laid_out(_renamed(selection.lines, exported_as), campaign)
     rows = _dated(rows, _previous(path, run_id), at)
-    last = max((run for run in sent if run < run_id), default=None)
+    kept_runs = (run for run in sent if path.with_name(f"{run}.parquet").exists())
+    last = max((run for run in kept_runs if run < run_id), default=None)
     delta = changes(rows, _of_run(path, last))
     files = {path: rows, path.with_suffix(".delta.csv"): delta}
     for csv, frame in files.items():

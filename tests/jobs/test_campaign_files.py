@@ -123,7 +123,7 @@ def test_the_delta_is_against_the_last_list_that_was_sent(tmp_path) -> None:
         reason=pl.when(pl.col("user_id") == 2).then(pl.lit("Why.")).otherwise("reason"),
         item_id=pl.when(pl.col("user_id") == 3).then(pl.lit("c")).otherwise("item_id"),
     )
-    path = written(tmp_path, replace(selection, lines=new), run_id="3", sent=("1",))
+    path = written(tmp_path, replace(selection, lines=new), run_id="3", sent=("1", "2b"))
     delta = pl.read_parquet(path.with_suffix(".delta.parquet"))
     rows = delta.select("change", "user_id", "item_id").rows()
     assert rows == [("added", 3, "c"), ("changed", 2, "a"), ("removed", 3, "a")]
