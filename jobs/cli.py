@@ -2,12 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs import care, tune_command
+from jobs.campaigns.commands import app as campaigns
 from jobs.options import AsOf, ConfigFile, Home, Root, night_of
+
+if TYPE_CHECKING:
+    from jobs.nightly import Night, Outcome
 
 app = typer.Typer(
     name="nightrank",
@@ -18,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(care.app)
 app.add_typer(tune_command.app)
+app.add_typer(campaigns)
 
 Force = Annotated[
     str | None,
@@ -37,13 +42,13 @@ def run(
     force: Force = None,
 ) -> None:
     """Do a whole night: ingest, embed, train when due, score, publish, write the lists."""
-    from jobs import nightly, summary
+    from jobs import nightly
     from jobs.metrics_file import reported
 
     night = night_of(config, as_of, root, home)
     with reported(night):
         outcome = nightly.run(night, override=force)
-    summary.show_outcome(night, outcome)
+    _show_outcome(night, outcome)
 
 
 @app.command()
@@ -68,7 +73,7 @@ def score(
     force: Force = None,
 ) -> None:
     """Score, publish and write the lists with models that are already trained."""
-    from jobs import nightly, summary
+    from jobs import nightly
     from jobs.errors import InputMissing
     from jobs.metrics_file import reported
 
@@ -83,7 +88,7 @@ def score(
                 "first"
             )
         outcome = nightly.score(night, prepared, trained, override=force)
-    summary.show_outcome(night, outcome)
+    _show_outcome(night, outcome)
 
 
 @app.command()
@@ -130,18 +135,6 @@ def evaluate(
 
 
 @app.command()
-def export(config: ConfigFile, home: Home = None) -> None:
-    """Write the campaign lists again, from the current night."""
-    from jobs import nightly, publish, summary
-
-    night = night_of(config, None, Path(), home)
-    current = night.home / publish.CURRENT
-    with publish.open_scores(current) as connection:
-        run_id = connection.sql("select run_id from runs").pl().item()
-    summary.show_lists(nightly.export(night, current, run_id))
-
-
-@app.command()
 def status(config: ConfigFile, home: Home = None) -> None:
     """Show what is current, and the nights and models that are kept."""
     from jobs import summary
@@ -167,12 +160,12 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the invented shop.")] = 0,
 ) -> None:
     """Invent a small shop and do its night, with a real language model."""
-    from jobs import nightly, summary
+    from jobs import nightly
     from jobs.demo import AS_OF, write_demo
 
     config = write_demo(home, users=users, items=items, seed=seed)
     night = night_of(config, f"{AS_OF:%Y-%m-%d}", config.parent, home)
-    summary.show_outcome(night, nightly.run(night))
+    _show_outcome(night, nightly.run(night))
 
 
 def main() -> None:
@@ -190,6 +183,15 @@ def main() -> None:
         hint = "no room is left, see `nightrank gc`: " if is_disk_full(error) else ""
         typer.echo(f"nightrank: {hint}{error}", err=True)
         sys.exit(code)
+
+
+def _show_outcome(night: "Night", outcome: "Outcome") -> None:
+    """Print the summary; then fail where the night is published but a campaign got no list."""
+    from jobs import summary
+    from jobs.campaigns.lists import raise_refused
+
+    summary.show_outcome(night, outcome)
+    raise_refused(outcome.lists)
 
 
 if __name__ == "__main__":

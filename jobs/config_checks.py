@@ -23,8 +23,9 @@ def _source_problems(config: Config) -> Iterator[str]:
     sources = config.sources
     if sources.events is None and sources.reviews is None:
         yield "sources: give events, reviews or both"
-    if config.users.attributes and sources.users is None:
-        yield f"users.attributes = {config.users.attributes!r} needs sources.users to hold them"
+    for key in ("attributes", "columns"):
+        if (names := getattr(config.users, key)) and sources.users is None:
+            yield f"users.{key} = {names!r} needs sources.users to hold them"
     if sources.events is not None and not config.events.weights:
         yield (
             "events.weights is missing: sources.events is given, so name every behaviour it may "
@@ -92,9 +93,18 @@ def _campaign_problems(config: Config) -> Iterator[str]:
         if (after := campaign.cool_off_after) and after not in config.events.weights:
             known = ", ".join(config.events.weights)
             yield f"campaign[{n}].cool_off_after = {after!r} is not one of events.weights ({known})"
-        if campaign.require_consent and config.sources.users is None:
+        columns = config.users.attributes + config.users.columns
+        if (key := campaign.deduplicate_by) and key not in columns:
             yield (
-                f"campaign[{n}] {campaign.name!r} needs consent, but sources.users is not given: "
-                "give users with a consent column, or state that no consent is needed with "
-                "require_consent = false"
+                f"campaign[{n}].deduplicate_by = {key!r} is not one of users.columns or "
+                f"users.attributes ({', '.join(columns) or 'none is given'})"
+            )
+        low, high = campaign.min_price, campaign.max_price
+        if low is not None and high is not None and low > high:
+            yield f"campaign[{n}].min_price = {low:g} is above max_price = {high:g}"
+        if campaign.require_consent and not (config.sources.users or config.sources.consent):
+            yield (
+                f"campaign[{n}] {campaign.name!r} needs consent, but neither sources.users is "
+                "given, with a consent column, nor sources.consent; or state that no consent is "
+                "needed with require_consent = false"
             )

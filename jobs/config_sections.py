@@ -63,6 +63,11 @@ class SourcesConfig(Section):
     reviews: str | None = _key(None, "Reviews: a path, glob or SQL.")
     events: str | None = _key(None, "Events: a path, glob or SQL.")
     users: str | None = _key(None, "Users, consent, attributes: path, glob or SQL.")
+    consent: str | None = _key(None, "Who agreed to be written to: path, glob or SQL.")
+    suppression: str | None = _key(None, "Who must not be written to: path, glob or SQL.")
+    contact_max_age_days: Above0 = _key(
+        7.0, "With an older `consent` or `suppression`, campaigns get no list."
+    )
     attach: dict[Column, str] = _key(
         {}, "Databases that SQL may read, by name: a DuckDB file or `postgres:...`."
     )
@@ -70,7 +75,7 @@ class SourcesConfig(Section):
         0.05, "The night is refused when more of a source's rows than this are bad."
     )
 
-    @field_validator("items", "reviews", "events", "users")
+    @field_validator("items", "reviews", "events", "users", "consent", "suppression")
     @classmethod
     def _readable(cls, source: str | None) -> str | None:
         if source is not None and source_format(source) is None:
@@ -122,11 +127,17 @@ class UsersConfig(Section):
     """What is known of a user."""
 
     attributes: list[Column] = _key([], "Further columns of users, as features.")
+    columns: list[Column] = _key([], "Further columns that campaigns use, and no feature does.")
 
     @field_validator("attributes")
     @classmethod
     def _new_columns(cls, attributes: list[str]) -> list[str]:
         return _attributes(attributes, taken=USER_COLUMNS)
+
+    @model_validator(mode="after")
+    def _more_columns(self) -> UsersConfig:
+        _attributes(self.columns, taken=(*USER_COLUMNS, *self.attributes))
+        return self
 
 
 class ReviewsConfig(Section):
@@ -332,16 +343,45 @@ class RetentionConfig(Section):
 
 
 class CampaignConfig(Section):
-    """A list of items per user for one mailing."""
+    """A list of items per user for one mailing; docs/campaigns.md tells how it is made."""
 
     name: SafeName = Field(description="Name of the list and its file.")
     behaviour: str = Field(description="The predicted behaviour that orders the list.")
     items_per_user: Positive = _key(5, "Most items for a user.")
+    layout: Literal["lines", "users"] = _key("lines", "A row for each item, or for each user.")
+    segment: str | None = _key(None, "Only users for whom this SQL over their columns is true.")
     min_probability: Share = _key(0.0, "Items less probable than this are left out.")
-    cool_off_days: Count = _key(0, "Leave out users whose last `cool_off_after` is younger.")
-    cool_off_after: str | None = _key(None, "Behaviour that cool_off_days counts from.")
+    top_share: Fraction | None = _key(None, "Only this share of the users, the likeliest.")
     require_consent: bool = _key(
         True, "Only users with consent = true; false states that none is needed."
+    )
+    cool_off_days: Count = _key(0, "Leave out users whose last `cool_off_after` is younger.")
+    cool_off_after: str | None = _key(None, "Behaviour that cool_off_days counts from.")
+    cap_messages: Positive | None = _key(
+        None, "Most messages of all campaigns that one gets within `cap_days`, this one included."
+    )
+    cap_days: Positive = _key(7, "Days that cap_messages looks back.")
+    priority: Count = _key(100, "Campaigns with less come first; then the order of the file.")
+    only_available: bool = _key(True, "Leave out items that are not available.")
+    exclude_categories: list[str] = _key([], "Leave out items of these categories.")
+    exclude_brands: list[str] = _key([], "Leave out items of these brands.")
+    min_price: Annotated[float, Field(ge=0)] | None = _key(
+        None, "Leave out cheaper items, and those without a price."
+    )
+    max_price: Above0 | None = _key(None, "Leave out dearer items, and those without a price.")
+    max_per_category: Positive | None = _key(None, "Most items of one category for a user.")
+    max_per_brand: Positive | None = _key(None, "Most items of one brand for a user.")
+    deduplicate_by: Column | None = _key(
+        None, "Column of users: only one user of each value, such as a hashed e-mail."
+    )
+    holdout_share: Annotated[float, Field(ge=0, lt=1)] = _key(
+        0.0, "Share of the users that is left out, to compare with."
+    )
+    holdout_salt: str | None = _key(
+        None, "Campaigns with one salt hold out the same users; none: the name."
+    )
+    hash_ids_with: Column | None = _key(
+        None, "Environment variable with the key that user ids are hashed with in the files."
     )
 
 

@@ -208,13 +208,82 @@ class Reviews(Dated):
         return _first_of(["user_id", "item_id", "ts", "text", "title", "rating"])
 
 
+class OfCampaign(OfUser):
+    """A row about a user and a campaign."""
+
+    campaign = dy.String(nullable=True, metadata=_kind("text"))
+
+
+class Contacts(OfCampaign):
+    """Who agreed to be written to, or must not be; without a campaign it holds for all."""
+
+    exported_at = dy.Datetime(nullable=True, time_unit="us", metadata=_kind("time"))
+
+    @dy.rule()
+    def exported_at_not_a_time(cls) -> pl.Expr:
+        """The time can be read."""
+        return _read("exported_at")
+
+
+class Consents(Contacts):
+    """Who agreed to be written to."""
+
+    consent = dy.Bool(nullable=True, metadata=_kind("flag", required=True))
+
+    @dy.rule()
+    def consent_not_a_boolean(cls) -> pl.Expr:
+        """Consent is true or false."""
+        return _read("consent")
+
+
+class Messages(OfCampaign):
+    """What became of a message: it was sent, opened or clicked."""
+
+    message_id = dy.Any(metadata=_kind("id", required=True))
+    run_id = dy.String(nullable=True, metadata=_kind("text"))
+    event = dy.Enum(
+        ["sent", "opened", "clicked"], nullable=True, metadata=_kind("behaviour", required=True)
+    )
+    ts = dy.Datetime(nullable=True, time_unit="us", metadata=_kind("time", required=True))
+
+    @dy.rule()
+    def missing_message_id(cls) -> pl.Expr:
+        """The id is neither null nor blank."""
+        return pl.col("message_id").is_not_null() | ~_read("message_id")
+
+    @dy.rule()
+    def message_id_not_a_64_bit_integer(cls) -> pl.Expr:
+        """A whole-number id fits into 64 bits."""
+        return _read("message_id")
+
+    @dy.rule()
+    def missing_campaign(cls) -> pl.Expr:
+        """The campaign is given."""
+        return pl.col("campaign").str.strip_chars().fill_null("") != ""
+
+    @dy.rule()
+    def unknown_event(cls) -> pl.Expr:
+        """The event is sent, opened or clicked."""
+        return pl.col("event").is_not_null()
+
+    @dy.rule()
+    def missing_time(cls) -> pl.Expr:
+        """The time is given."""
+        return pl.col("ts").is_not_null() | ~_read("ts")
+
+    @dy.rule()
+    def unparseable_time(cls) -> pl.Expr:
+        """The time can be read."""
+        return _read("ts")
+
+
 def contract(config: Config, source: Source) -> type[Row]:
     """The contract of a source, with the attributes and behaviours of the configuration."""
     match source:
         case "items":
             return _with_attributes(Items, config.items.attributes)
         case "users":
-            return _with_attributes(Users, config.users.attributes)
+            return _with_attributes(Users, config.users.attributes + config.users.columns)
         case "reviews":
             return Reviews
         case "events":
@@ -249,10 +318,12 @@ def column_of(rule: str, contract: type[Row]) -> str | None:
     named = {
         "duplicate_id": cells(contract)[0].name,
         "exact_duplicate": None,
+        "missing_campaign": None,  # blank as found
         "missing_time": "ts",
         "unparseable_time": "ts",
         "unknown_item": "item_id",
         "unknown_behaviour": "behaviour",
+        "unknown_event": "event",
     }
     return named[rule] if rule in named else rule.split("_not_a_")[0].removeprefix("missing_")
 

@@ -12,7 +12,7 @@ import polars as pl
 from jobs.casts import VALUE_CHARACTERS
 from jobs.config import Config
 from jobs.config_sections import ITEM_COLUMNS, USER_COLUMNS
-from jobs.contracts import Source, cells, column_of, contract
+from jobs.contracts import Row, Source, cells, column_of, contract
 from jobs.errors import DataRefused, table
 from jobs.review_events import events_of
 from jobs.sources import SourceRows, read_source, same_type
@@ -42,8 +42,8 @@ class Inputs:
         items: item_id, title, description, category, brand, price, available, created_at, and
             the configured attributes; sorted by item_id.
         users: user_id, consent, created_at, known_since (created_at, else the user's first event
-            or review, else null: always known), and attributes; sorted by user_id. Everyone in
-            the users source or in a kept event or review.
+            or review, else null: always known), attributes and columns; sorted by user_id.
+            Everyone in the users source or in a kept event or review.
         events: user, item, ts, behaviour (Enum), value; sorted by ts, ties in the source's order,
             those from reviews last; impressions are none of them.
         impressions: user, item, ts; likewise.
@@ -102,11 +102,11 @@ def read_inputs(config: Config, *, as_of: datetime, root: Path) -> Inputs:
     good: Frames = {}
     failures: Frames = {}
     for source in _LISTED:
-        good[source], failures[source] = _checked(config, source, early[source])
+        good[source], failures[source] = checked(early[source], contract(config, source), source)
     items = good["items"].sort("item_id")
     for source in _DATED:
         rows = _with_positions(early[source], items, "item")
-        good[source], failures[source] = _checked(config, source, rows)
+        good[source], failures[source] = checked(rows, contract(config, source), source)
     users = _all_users(good)
 
     quarantine = pl.concat([_quarantine(read[s], failures[s], s) for s in SOURCES])
@@ -125,7 +125,7 @@ def read_inputs(config: Config, *, as_of: datetime, root: Path) -> Inputs:
             "created_at",
             *config.items.attributes,
         ),
-        users=users.select(*USER_COLUMNS, *config.users.attributes),
+        users=users.select(*USER_COLUMNS, *config.users.attributes, *config.users.columns),
         events=events.filter(~shown).select(
             "user", "item", "ts", pl.col("behaviour").cast(behaviours), "value"
         ),
@@ -162,11 +162,10 @@ def _before(read: Mapping[Source, SourceRows], as_of: datetime) -> Frames:
     return early
 
 
-def _checked(
-    config: Config, source: Source, rows: pl.DataFrame
+def checked(
+    rows: pl.DataFrame, wanted: type[Row], source: str
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rows that keep their contract, and a quarantine line for every rule a row breaks."""
-    wanted = contract(config, source)
     good, failure = wanted.filter(rows)
     details = failure.details()
     lines = [pl.DataFrame(schema=_QUARANTINE)]
@@ -177,7 +176,7 @@ def _checked(
     return good, pl.concat(lines).sort("file", "row", maintain_order=True)
 
 
-def _lines(broken: pl.DataFrame, source: Source, rule: str, column: str | None) -> pl.DataFrame:
+def _lines(broken: pl.DataFrame, source: str, rule: str, column: str | None) -> pl.DataFrame:
     """Quarantine lines of one rule: with the cell as it was found, if the rule is about one."""
     value = pl.lit(None, pl.String)
     if column is not None:

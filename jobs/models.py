@@ -152,7 +152,8 @@ def fingerprint(config: Config, encoder: str) -> str:
         mode="json",
         exclude={
             **dict.fromkeys(("name", "campaign", "scoring", "gates", "retention"), True),
-            "sources": {"attach"},
+            "sources": {"attach", "consent", "suppression", "contact_max_age_days"},
+            "users": {"columns"},
         },
     )
     text = json.dumps(shaping, sort_keys=True) + encoder + version("nightrank")

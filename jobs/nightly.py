@@ -9,7 +9,10 @@ import polars as pl
 
 from embed import EmbeddedTexts, VectorCache, embed_texts, item_texts, load_encoder, review_texts
 from index.store import VectorIndex
-from jobs import campaigns, gates, models, nights, publish
+from jobs import gates, models, nights, publish
+from jobs.campaigns.lift import campaign_lift
+from jobs.campaigns.lists import Lists, Written
+from jobs.campaigns.segments import check_segments, members
 from jobs.config import Config
 from jobs.console import log, progress
 from jobs.ingest import read_inputs
@@ -75,7 +78,7 @@ class Outcome:
     prepared: Prepared
     trained: Trained
     predictions: int
-    lists: dict[str, tuple[Path, int]]
+    lists: list[Written]
 
 
 def run(night: Night, *, override: str | None = None) -> Outcome:
@@ -90,9 +93,12 @@ def run(night: Night, *, override: str | None = None) -> Outcome:
 def prepare(night: Night) -> Prepared:
     """Read the sources and turn their texts into vectors."""
     config = night.config
+    check_segments(config)
     night.home.mkdir(parents=True, exist_ok=True)
     with night.stages("ingest"):
         inputs = read_inputs(config, as_of=night.as_of, root=night.root)
+        for campaign in config.campaign:
+            members(inputs.users, campaign.segment, as_of=night.as_of, name=campaign.name)
         for row in inputs.report.iter_rows(named=True):
             log.info("ingest", **row)
     with night.stages("embed"):
@@ -185,6 +191,7 @@ def score(
             last=night.home / publish.CURRENT,
         )
         checked = gates.enforce(checked, override=override)
+    lists = Lists(night.config, home=night.home, root=night.root)
     with night.stages("publish"):
         finished = publish.build(
             night.home,
@@ -205,11 +212,15 @@ def score(
                 "sources": prepared.material.inputs.report,
                 "texts": prepared.texts,
                 "stages": night.stages.frame(),
+                "campaign_lift": campaign_lift(
+                    night.home, prepared.material.inputs, as_of=night.as_of
+                ),
             },
+            derive=lambda scores: {"campaign_waterfall": lists.select(scores)},
         )
-        lists = export(night, finished, run.run_id)
+        written = lists.write(run.run_id, at=run.started_at)
         publish.make_current(finished)
-    return Outcome(run, finished, prepared, trained, rows, lists)
+    return Outcome(run, finished, prepared, trained, rows, written)
 
 
 def save_indexes(state: State, folder: Path) -> None:
@@ -256,17 +267,6 @@ def write_shards(state: State, trained: Trained, folder: Path) -> tuple[int, pl.
     for name in ("shards", "reasons"):
         seal(folder / name)
     return rows, shares(pl.concat(counts))
-
-
-def export(night: Night, scores: Path, run_id: str) -> dict[str, tuple[Path, int]]:
-    """Write the list of every campaign from a night's file; path and lines by name."""
-    lists = {}
-    with publish.open_scores(scores) as connection:
-        for campaign in night.config.campaign:
-            path, lines = campaigns.export(connection, campaign, home=night.home, run_id=run_id)
-            lists[campaign.name] = (path, lines)
-            log.info("campaign", name=campaign.name, lines=lines)
-    return lists
 
 
 def _text_counts(embedded: dict[str, EmbeddedTexts]) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """Builds the night's DuckDB file and makes it current by one atomic rename."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,8 @@ import polars as pl
 from jobs import manifest
 from jobs.errors import GateRefused, InputMissing
 from jobs.ingest import Inputs
+
+Derive = Callable[[duckdb.DuckDBPyConnection], Mapping[str, pl.DataFrame]]
 
 # BI tools bundle engines older than the one that writes: DuckDB 1.5 can open this version.
 STORAGE_VERSION = "v1.5.0"
@@ -36,6 +38,7 @@ def build(
     reasons: Path,
     inputs: Inputs,
     tables: Mapping[str, pl.DataFrame],
+    derive: Derive,
 ) -> Path:
     """Write, check and finish `scores-<run_id>.duckdb` with its manifest; it is not yet current.
 
@@ -49,6 +52,7 @@ def build(
         reasons: likewise, with what the first of their rows owe to what.
         inputs: what the night read; becomes the tables items, users, user_behaviours.
         tables: further tables by name; `run_id` is put before their columns.
+        derive: gives more such tables from those that are written.
 
     Returns:
         The path of the finished file, read-only.
@@ -62,7 +66,15 @@ def build(
     building = home / f".build-{run.run_id}.duckdb"
     finished = home / f"scores-{run.run_id}.duckdb"
     try:
-        rows = _build(building, run, shards=shards, reasons=reasons, inputs=inputs, tables=tables)
+        rows = _build(
+            building,
+            run,
+            shards=shards,
+            reasons=reasons,
+            inputs=inputs,
+            tables=tables,
+            derive=derive,
+        )
         _finish(building, finished, run, rows)
     except BaseException:
         discard(building)
@@ -78,6 +90,7 @@ def _build(
     reasons: Path,
     inputs: Inputs,
     tables: Mapping[str, pl.DataFrame],
+    derive: Derive,
 ) -> dict[str, int]:
     """Write all tables and check them; rows by table."""
     discard(building)
@@ -92,6 +105,8 @@ def _build(
         for name, frame in tables.items():
             _write(connection, name, frame, run)
         _write_run(connection, run)
+        for name, frame in derive(connection).items():
+            _write(connection, name, frame, run)
         _check_predictions(connection, shards)
         rows = _rows(connection)
         connection.execute("use memory")

@@ -1,12 +1,12 @@
 """Prints what a command did: lines and tables on standard output."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from jobs import models, nights, publish
 from jobs.backtest import differences, spreads
+from jobs.campaigns.lists import Written
 from jobs.console import show_table
 from jobs.evaluation import SAMPLE
 from jobs.nightly import Night, Outcome
@@ -129,10 +129,11 @@ def show_stages(stages: pl.DataFrame) -> None:
     show_frame("Stages", stages)
 
 
-def show_lists(lists: Mapping[str, tuple[Path, int]]) -> None:
+def show_lists(lists: Sequence[Written]) -> None:
     """Where each campaign's list lies."""
-    for name, (path, lines) in lists.items():
-        show_line("campaign", name, f"{lines:,} lines", path)
+    for written in lists:
+        where = written.path if written.refused is None else "no list"
+        show_line("campaign", written.campaign, f"{written.lines:,} lines", where)
 
 
 def show_status(night: Night) -> None:

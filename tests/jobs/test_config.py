@@ -216,7 +216,7 @@ def test_campaigns_are_checked(tmp_path: Path) -> None:
         "campaign[1].cool_off_after",
     ]
     assert "require_consent = false" in lines[0]
-    assert "sources.users is not given" in lines[0]
+    assert "neither sources.users is given" in lines[0]
     (line,) = refused(tmp_path, MINIMAL + campaign.format("a/b", "buy"))
     assert line.startswith("campaign[0].name = 'a/b': ")
 

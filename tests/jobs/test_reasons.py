@@ -189,9 +189,9 @@ def test_shards_do_not_change_a_reason_and_none_may_be_asked_for(done, state: St
 
 def test_the_list_of_a_campaign_says_why(done) -> None:
     night, outcome = done
-    path, lines = outcome.lists["summer"]
-    found = pl.read_csv(path)
-    assert len(found) == lines > 50
+    (written,) = outcome.lists
+    found = pl.read_csv(written.path)
+    assert len(found) == written.lines > 50
     published = read(
         night, "select user_id, item_id, reason from predictions where behaviour = 'purchase'"
     )

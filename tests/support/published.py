@@ -58,6 +58,7 @@ def publish_night(home: Path, number: int, *shards: pl.DataFrame) -> Path:
         reasons=folder / "reasons",
         inputs=_inputs(),
         tables={"gates": gates, "stages": stages},
+        derive=lambda _: {},
     )
     make_current(finished)
     return finished

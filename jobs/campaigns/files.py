@@ -1,0 +1,223 @@
+"""The files of a campaign's list: CSV, Parquet, the delta to the last list sent, a manifest."""
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Collection
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+import polars as pl
+
+from jobs.campaigns.selection import Selection
+from jobs.config_sections import CampaignConfig
+from jobs.errors import InputMissing
+
+# A spreadsheet runs a cell that starts with one of these as a formula. The apostrophe that makes
+# it harmless is one of them, so that taking it off again is unambiguous.
+_FORMULA = r"^[=+\-@\t\r']"
+# Columns that change from night to night though nothing does that a recipient sees.
+_UNSEEN = r"^(campaign|run_id|as_of|horizon_days|generators|UPDATED_AT|probability(_\d+)?)$"
+KEY_CHARACTERS = 16
+
+
+def list_path(home: Path, campaign: str, run_id: str) -> Path:
+    """The CSV of a campaign's list; beside it lie the others, with other endings."""
+    return home / "campaigns" / campaign / f"{run_id}.csv"
+
+
+def audience_path(home: Path, campaign: str, run_id: str) -> Path:
+    """Who was on the list and who was held out, kept apart from the lists, which may be removed."""
+    return home / "feedback" / "audiences" / campaign / f"{run_id}.parquet"
+
+
+def write_list(
+    selection: Selection, *, home: Path, run_id: str, at: datetime, sent: Collection[str]
+) -> int:
+    """Write all files of one list, each by one rename, the manifest last.
+
+    The audience is written first: whom the campaign holds out is on record before anybody can
+    send. A list that was sent stays as it is.
+
+    Args:
+        selection: of a campaign that was not refused.
+        home: the folder of all that is written.
+        run_id: the night's.
+        at: naive UTC, in whole seconds; `UPDATED_AT` of rows that are new or changed.
+        sent: runs of the campaign whose list was sent.
+
+    Returns:
+        Lines on the list.
+
+    Raises:
+        InputMissing: the key to hash ids with is not given.
+    """
+    campaign, path = selection.campaign, list_path(home, selection.campaign.name, run_id)
+    if run_id in sent:
+        return int(json.loads(path.with_suffix(".json").read_text())["lines"])
+    exported_as = _exported_ids(selection.audience.get_column("user_id"), campaign)
+    audience = selection.audience.join(exported_as, on="user_id", maintain_order="left")
+    kept = audience_path(home, campaign.name, run_id)
+    for folder in (path.parent, kept.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    _write(kept, audience)
+    rows = _laid_out(_renamed(selection.lines, exported_as), campaign)
+    rows = _dated(rows, _previous(path, run_id), at)
+    kept_runs = (run for run in sent if path.with_name(f"{run}.parquet").exists())
+    last = max((run for run in kept_runs if run < run_id), default=None)
+    delta = changes(rows, _of_run(path, last))
+    files = {path: rows, path.with_suffix(".delta.csv"): delta}
+    for csv, frame in files.items():
+        _write(csv.with_suffix(".parquet"), frame)
+        _write(csv, frame)
+    _write_manifest(path, selection, audience, delta, last)
+    return len(selection.lines)
+
+
+def harmless(rows: pl.DataFrame) -> pl.DataFrame:
+    """Texts that a spreadsheet would run, and those that start with ', with a ' before them.
+
+    `read_list` takes it off again.
+    """
+    text = pl.col(pl.String)
+    return rows.with_columns(
+        pl.when(text.str.contains(_FORMULA)).then("'" + text).otherwise(text).name.keep()
+    )
+
+
+def read_list(path: Path | IO[bytes]) -> pl.DataFrame:
+    """The rows of a CSV that was written here, every column as text, null where it was null."""
+    return pl.read_csv(path, infer_schema=False).with_columns(pl.all().str.strip_prefix("'"))
+
+
+def changes(rows: pl.DataFrame, last: pl.DataFrame | None) -> pl.DataFrame:
+    """What is added, changed and removed against an earlier list, as rows with `change`.
+
+    Removed rows are as they were. Rows of another layout, or ids of another kind, cannot be
+    compared: then all are added, as against no list.
+    """
+    if last is None or last.schema != rows.schema:
+        last = rows.clear()
+    key = _key(rows)
+    same = [*key, *_seen(rows)]
+    parts = {
+        "added": rows.join(last, on=key, how="anti", maintain_order="left"),
+        "changed": rows.join(
+            last, on=same, how="anti", nulls_equal=True, maintain_order="left"
+        ).join(last, on=key, how="semi", maintain_order="left"),
+        "removed": last.join(rows, on=key, how="anti", maintain_order="left"),
+    }
+    return pl.concat(
+        frame.select(pl.lit(change).alias("change"), pl.all()) for change, frame in parts.items()
+    )
+
+
+def _exported_ids(users: pl.Series, campaign: CampaignConfig) -> pl.DataFrame:
+    """user_id and exported_as: the same, or its HMAC-SHA256 in hexadecimal."""
+    if campaign.hash_ids_with is None:
+        return pl.DataFrame({"user_id": users, "exported_as": users})
+    key = os.environ.get(campaign.hash_ids_with, "")
+    if len(key) < KEY_CHARACTERS:
+        raise InputMissing(
+            f"hash_ids_with: the environment variable {campaign.hash_ids_with} must hold a key of "
+            f"{KEY_CHARACTERS} or more characters, and holds {len(key)}"
+        )
+    digests = [
+        hmac.new(key.encode(), str(user).encode(), hashlib.sha256).hexdigest() for user in users
+    ]
+    return pl.DataFrame({"user_id": users, "exported_as": pl.Series(digests, dtype=pl.String)})
+
+
+def _renamed(lines: pl.DataFrame, exported_as: pl.DataFrame) -> pl.DataFrame:
+    joined = lines.join(exported_as, on="user_id", how="left", maintain_order="left")
+    return joined.with_columns(user_id="exported_as").select(lines.columns)
+
+
+def _laid_out(lines: pl.DataFrame, campaign: CampaignConfig) -> pl.DataFrame:
+    """The rows of the files: the lines, or one for each user with the columns of each place."""
+    if campaign.layout == "lines":
+        return lines
+    shared = ["campaign", "run_id", "as_of", "user_id", "behaviour", "horizon_days"]
+    rows = lines.group_by(shared, maintain_order=True).agg(pl.len().cast(pl.Int32).alias("items"))
+    for place in range(1, campaign.items_per_user + 1):
+        of_place = lines.filter(pl.col("place") == place).select(
+            "user_id",
+            *(
+                pl.col(name).alias(f"{name}_{place}")
+                for name in ("item_id", "title", "probability", "reason")
+            ),
+        )
+        rows = rows.join(of_place, on="user_id", how="left", maintain_order="left")
+    return rows
+
+
+def _dated(rows: pl.DataFrame, previous: pl.DataFrame | None, at: datetime) -> pl.DataFrame:
+    """The rows with UPDATED_AT: that of the previous list where a row says the same."""
+    fresh = rows.with_columns(pl.lit(at, pl.Datetime("us")).alias("UPDATED_AT"))
+    if previous is None or previous.schema != fresh.schema:
+        return fresh
+    same = [*_key(rows), *_seen(rows)]
+    known = previous.select(*same, "UPDATED_AT")
+    found = rows.join(known, on=same, how="left", nulls_equal=True, maintain_order="left")
+    return found.with_columns(pl.col("UPDATED_AT").fill_null(pl.lit(at)))
+
+
+def _key(rows: pl.DataFrame) -> list[str]:
+    return [name for name in ("user_id", "item_id") if name in rows.columns]
+
+
+def _seen(rows: pl.DataFrame) -> list[str]:
+    """The columns that a recipient sees, beside the key."""
+    seen = rows.select(pl.exclude(_UNSEEN)).columns
+    return [name for name in seen if name not in _key(rows)]
+
+
+def _previous(path: Path, run_id: str) -> pl.DataFrame | None:
+    """The newest list that was written, this night's own if it was already."""
+    names = (found.stem for found in path.parent.glob("[!.]*.parquet"))
+    runs = (name for name in names if not name.endswith(".delta") and name <= run_id)
+    return _of_run(path, max(runs, default=None))
+
+
+def _of_run(path: Path, run_id: str | None) -> pl.DataFrame | None:
+    found = path.with_name(f"{run_id}.parquet")
+    return pl.read_parquet(found) if found.exists() else None
+
+
+def _write(path: Path, rows: pl.DataFrame) -> None:
+    building = path.with_name(f".{path.name}.building")
+    if path.suffix == ".parquet":
+        rows.write_parquet(building)
+    else:
+        harmless(rows).write_csv(building, datetime_format="%Y-%m-%dT%H:%M:%SZ")
+    os.replace(building, path)
+
+
+def _write_manifest(
+    path: Path,
+    selection: Selection,
+    audience: pl.DataFrame,
+    delta: pl.DataFrame,
+    last: str | None,
+) -> None:
+    csv, changed = path, path.with_suffix(".delta.csv")
+    files = (csv, csv.with_suffix(".parquet"), changed, changed.with_suffix(".parquet"))
+    arms = audience.get_column("arm")
+    about = {
+        "campaign": selection.campaign.name,
+        "run_id": path.stem,
+        "lines": len(selection.lines),
+        "users": int((arms == "mailed").sum()),
+        "holdout": int((arms == "holdout").sum()),
+        "delta_to": last,
+        "delta": dict(delta.get_column("change").value_counts(sort=True).rows()),
+        "waterfall": selection.waterfall.drop("campaign").to_dicts(),
+        "configuration": selection.campaign.model_dump(mode="json"),
+        "sha256": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+    }
+    manifest = path.with_suffix(".json")
+    building = manifest.with_name(f".{manifest.name}.building")
+    building.write_text(json.dumps(about, indent=2))
+    os.replace(building, manifest)
