@@ -26,6 +26,7 @@ from jobs.config_sections import (
     EventsConfig,
     GatesConfig,
     ItemsConfig,
+    MartConfig,
     PredictConfig,
     ProfileConfig,
     ReviewsConfig,
@@ -66,6 +67,7 @@ class Config(BaseSettings):
     training: TrainingConfig = TrainingConfig()
     scoring: ScoringConfig = ScoringConfig()
     gates: GatesConfig = GatesConfig()
+    mart: MartConfig = MartConfig()
     campaign: list[CampaignConfig] = []
 
     def prediction(self, behaviour: str) -> PredictConfig:

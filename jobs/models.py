@@ -112,7 +112,7 @@ def fingerprint(config: Config, encoder: str) -> str:
     shaping = config.model_dump(
         mode="json",
         exclude={
-            **dict.fromkeys(("name", "campaign", "scoring", "gates"), True),
+            **dict.fromkeys(("name", "campaign", "scoring", "gates", "mart"), True),
             "sources": {"attach"},
         },
     )

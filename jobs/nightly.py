@@ -203,6 +203,7 @@ def score(
                 "texts": prepared.texts,
                 "stages": night.stages.frame(),
             },
+            options=night.config.mart,
         )
         lists = export(night, finished, run.run_id)
         publish.make_current(finished)

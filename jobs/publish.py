@@ -9,6 +9,8 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
+from jobs import mart
+from jobs.config_sections import MartConfig
 from jobs.errors import InputMissing
 from jobs.ingest import Inputs
 
@@ -35,6 +37,7 @@ def build(
     reasons: Path,
     inputs: Inputs,
     tables: Mapping[str, pl.DataFrame],
+    options: MartConfig,
 ) -> Path:
     """Write `scores-<run_id>.duckdb` under a temporary name, then rename it; not yet current.
 
@@ -45,6 +48,7 @@ def build(
         reasons: likewise, with what the first of their rows owe to what.
         inputs: what the night read; becomes the tables items, users, user_behaviours.
         tables: further tables by name; `run_id` is put before their columns.
+        options: how much of earlier nights the file holds.
 
     Returns:
         The path of the finished file.
@@ -63,6 +67,7 @@ def build(
         for name, frame in tables.items():
             _write(connection, name, frame, run)
         _write_run(connection, run)
+        mart.write(connection, last=home / CURRENT, options=options)
         connection.execute("use memory")
         connection.execute("checkpoint scores")
         connection.execute("detach scores")
