@@ -8,7 +8,6 @@ from rank.counts import count_interval
 
 # Decimals add up to the same number in every order; doubles do not.
 _EXPECTED = """
-create temp table expected as
 with pairs as (
     select item_id, category, brand, behaviour, horizon_days,
            probability::decimal(18, 15) as probability
@@ -33,20 +32,18 @@ where model = 'nightrank' and segment = 'all'
 
 def write_demand(connection: duckdb.DuckDBPyConnection) -> None:
     """Add the table `item_demand` from `predictions`, `items`, `metrics` and `runs`."""
-    connection.execute(_EXPECTED)
-    sums = connection.sql("select expected, behaviour from expected").pl()
+    sums = connection.sql(_EXPECTED).pl()
     spreads = level_spread(connection.sql(_LEVEL).pl())
     low, high = count_interval(
         sums.get_column("expected").to_numpy(),
         np.array([spreads.get(name, 0.0) for name in sums.get_column("behaviour")]),
     )
-    connection.register("bounds", pl.DataFrame({"low": low, "high": high}).to_arrow())
+    rows = sums.with_columns(low=pl.Series(low), high=pl.Series(high))
+    connection.register("rows", rows.to_arrow())
     connection.execute(
-        "create table item_demand as select run_id, expected.*, low, high from runs, "
-        "(from expected positional join bounds) order by all"
+        "create table item_demand as select run_id, rows.* from runs, rows order by all"
     )
-    connection.unregister("bounds")
-    connection.execute("drop table expected")
+    connection.unregister("rows")
 
 
 def level_spread(figures: pl.DataFrame) -> dict[str, float]:
@@ -67,13 +64,9 @@ def level_spread(figures: pl.DataFrame) -> dict[str, float]:
     >>> level_spread(pl.DataFrame(rows, ["behaviour", "metric", "value"], orient="row"))
     {'buy': 0.14519...}
     """
-    found: dict[str, dict[str, float]] = {}
-    for behaviour, metric, value in figures.iter_rows():
-        found.setdefault(behaviour, {})[metric] = value
-    return {
-        behaviour: float(
-            np.sqrt(np.log(of["predicted_over_observed"]) ** 2 + 1 / of["positives"])
-        )
-        for behaviour, of in found.items()
-        if of["positives"]
-    }
+    wide = figures.pivot("metric", index="behaviour", values="value")
+    if wide.is_empty():
+        return {}
+    off, chance = pl.col("predicted_over_observed").log() ** 2, 1 / pl.col("positives")
+    some = wide.filter(pl.col("positives") > 0)
+    return dict(some.select("behaviour", (off + chance).sqrt()).iter_rows())
