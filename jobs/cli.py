@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs import copy_command
+
 if TYPE_CHECKING:
     from jobs.nightly import Night
 
@@ -17,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(copy_command.app)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
 AsOf = Annotated[

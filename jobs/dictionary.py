@@ -69,6 +69,7 @@ def tables() -> dict[str, Table]:
 
 def write_dictionary(connection: duckdb.DuckDBPyConnection) -> None:
     """Comment on every table, view and column, and list them in `mart.data_dictionary`."""
+    connection.begin()  # one write to disk for all of them
     connection.execute(_TABLE)
     lines = []
     for schema, name, position, column, kind, is_view in connection.execute(_FOUND).fetchall():
@@ -82,7 +83,6 @@ def write_dictionary(connection: duckdb.DuckDBPyConnection) -> None:
             object_type = "view" if is_view else "table"
             connection.execute(f"comment on {object_type} {place} is {quoted(table.comment)}")
         keys = ", ".join(table.keys)
-        lines.append(
-            (schema, name, position, column, kind, what, table.comment, table.grain, keys)
-        )
+        lines.append((schema, name, position, column, kind, what, table.comment, table.grain, keys))
     connection.executemany("insert into mart.data_dictionary values (?,?,?,?,?,?,?,?,?)", lines)
+    connection.commit()

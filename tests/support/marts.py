@@ -4,10 +4,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import polars as pl
 
 from jobs import mart
 from jobs.config_sections import MartConfig
-from jobs.publish import STORAGE_VERSION
+from jobs.publish import STORAGE_VERSION, open_scores
 
 FIRST = datetime(2025, 6, 1)
 
@@ -19,8 +20,9 @@ create table items as select '{run}' as run_id, i as item_id, 'title ' || i as t
 from range({items}) t(i);
 create table predictions as select '{run}' as run_id, {as_of} as as_of, u as user_id, i as item_id,
        'buy' as behaviour, 14::integer as horizon_days, (i + 1)::integer as position,
-       -1.5::double as score, 0.1::double / (1 + (u + i + {night}) % 7) as probability, ['popular'] as generators,
-       if(i = 0, 'as {run} says', null) as reason, '{model}' as model_version, {as_of} as scored_at
+       -1.5::double as score, 0.1::double / (1 + (u + i + {night}) % 7) as probability,
+       ['popular'] as generators, if(i = 0, 'as {run} says', null) as reason,
+       '{model}' as model_version, {as_of} as scored_at
 from range({users}) s(u), range({items}) t(i);
 create table user_propensity as select '{run}' as run_id, {as_of} as as_of, u as user_id,
        'buy' as behaviour, 14::integer as horizon_days, 0.2::double as probability,
@@ -74,3 +76,9 @@ def night_file(
         connection.execute("checkpoint scores")
         connection.execute("detach scores")
     return path
+
+
+def ask(path: Path, sql: str) -> pl.DataFrame:
+    """The answer of a file to a query."""
+    with open_scores(path) as connection:
+        return connection.sql(sql).pl()
