@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs import care, tune_command
+from jobs import care, copy_command, tune_command
 from jobs.campaigns.commands import app as campaigns
 from jobs.options import AsOf, ConfigFile, Home, Root, night_of
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.add_typer(care.app)
 app.add_typer(tune_command.app)
 app.add_typer(campaigns)
+app.add_typer(copy_command.app)
 
 Force = Annotated[
     str | None,

@@ -26,6 +26,7 @@ from jobs.config_sections import (
     EventsConfig,
     GatesConfig,
     ItemsConfig,
+    MartConfig,
     PredictConfig,
     ProfileConfig,
     RetentionConfig,
@@ -68,6 +69,7 @@ class Config(BaseSettings):
     scoring: ScoringConfig = ScoringConfig()
     gates: GatesConfig = GatesConfig()
     retention: RetentionConfig = RetentionConfig()
+    mart: MartConfig = MartConfig()
     campaign: list[CampaignConfig] = []
 
     def prediction(self, behaviour: str) -> PredictConfig:

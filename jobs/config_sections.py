@@ -342,6 +342,14 @@ class RetentionConfig(Section):
     vector_days: Positive = _key(90, "Vectors that no night has used for so many days go.")
 
 
+class MartConfig(Section):
+    """What business intelligence sees of the nights."""
+
+    nights: Positive = _key(14, "Nights that a file holds rows of; 1: its own only.")
+    positions: Positive = _key(10, "Of earlier nights, so many first places of each list.")
+    stale_after_hours: Above0 = _key(30.0, "`freshness_v1` calls an older `as_of` stale.")
+
+
 class CampaignConfig(Section):
     """A list of items per user for one mailing; docs/campaigns.md tells how it is made."""
 

@@ -151,7 +151,7 @@ def fingerprint(config: Config, encoder: str) -> str:
     shaping = config.model_dump(
         mode="json",
         exclude={
-            **dict.fromkeys(("name", "campaign", "scoring", "gates", "retention"), True),
+            **dict.fromkeys(("name", "campaign", "scoring", "gates", "retention", "mart"), True),
             "sources": {"attach", "consent", "suppression", "contact_max_age_days"},
             "users": {"columns"},
         },

@@ -217,6 +217,7 @@ def score(
                 ),
             },
             derive=lambda scores: {"campaign_waterfall": lists.select(scores)},
+            options=night.config.mart,
         )
         written = lists.write(run.run_id, at=run.started_at)
         publish.make_current(finished)

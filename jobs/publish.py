@@ -9,7 +9,8 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from jobs import manifest
+from jobs import manifest, mart
+from jobs.config_sections import MartConfig
 from jobs.errors import GateRefused, InputMissing
 from jobs.ingest import Inputs
 
@@ -39,6 +40,7 @@ def build(
     inputs: Inputs,
     tables: Mapping[str, pl.DataFrame],
     derive: Derive,
+    options: MartConfig,
 ) -> Path:
     """Write, check and finish `scores-<run_id>.duckdb` with its manifest; it is not yet current.
 
@@ -53,6 +55,7 @@ def build(
         inputs: what the night read; becomes the tables items, users, user_behaviours.
         tables: further tables by name; `run_id` is put before their columns.
         derive: gives more such tables from those that are written.
+        options: how much of earlier nights the file holds.
 
     Returns:
         The path of the finished file, read-only.
@@ -74,6 +77,7 @@ def build(
             inputs=inputs,
             tables=tables,
             derive=derive,
+            options=options,
         )
         _finish(building, finished, run, rows)
     except BaseException:
@@ -91,6 +95,7 @@ def _build(
     inputs: Inputs,
     tables: Mapping[str, pl.DataFrame],
     derive: Derive,
+    options: MartConfig,
 ) -> dict[str, int]:
     """Write all tables and check them; rows by table."""
     discard(building)
@@ -107,6 +112,7 @@ def _build(
         _write_run(connection, run)
         for name, frame in derive(connection).items():
             _write(connection, name, frame, run)
+        mart.write(connection, last=building.parent / CURRENT, options=options)
         _check_predictions(connection, shards)
         rows = _rows(connection)
         connection.execute("use memory")
