@@ -103,8 +103,8 @@ def test_what_is_said_of_models_stays_once_with_the_newest_night_that_used_them(
     ]
     for view in ("metrics_v1", "calibration_v1", "candidate_misses_v1"):
         assert [ask(path, told.format(view)).rows() for path in files] == expected
-    window = ask(files[4], "select distinct (as_of - window_as_of)::varchar from mart.candidate_misses_v1")
-    assert window.item() == "14 days"
+    window = "select distinct (as_of - window_as_of)::varchar from mart.candidate_misses_v1"
+    assert ask(files[4], window).item() == "14 days"
 
 
 def test_the_same_night_again_takes_the_place_of_the_first(tmp_path) -> None:
