@@ -61,8 +61,9 @@ def level_spread(figures: pl.DataFrame) -> dict[str, float]:
         By behaviour; none for those where nothing happened in the window.
 
     >>> rows = [("buy", "predicted_over_observed", 0.9), ("buy", "positives", 100.0)]
-    >>> level_spread(pl.DataFrame(rows, ["behaviour", "metric", "value"], orient="row"))
-    {'buy': 0.14519...}
+    >>> found = level_spread(pl.DataFrame(rows, ["behaviour", "metric", "value"], orient="row"))
+    >>> round(found["buy"], 4)  # ln(0.9) ** 2 is 0.0111
+    0.1453
     """
     wide = figures.pivot("metric", index="behaviour", values="value")
     if wide.is_empty():

@@ -74,9 +74,10 @@ def write_dictionary(connection: duckdb.DuckDBPyConnection) -> None:
     lines = []
     for schema, name, position, column, kind, is_view in connection.execute(_FOUND).fetchall():
         table = tables().get(f"{schema}.{name}")
-        if table is None:  # an unknown table is no reason to stop a night
+        if table is None:  # a table without words is no reason to stop a night
             continue
-        what = table.columns.get(column, table.columns["attribute"])
+        other = table.columns["attribute"] if name in ("items", "users") else None
+        what = table.columns.get(column, other) or ""
         place = f"{schema}.{named(name)}"
         connection.execute(f"comment on column {place}.{named(column)} is {quoted(what)}")
         if position == 1:

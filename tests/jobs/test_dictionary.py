@@ -65,7 +65,7 @@ def test_every_table_and_column_carries_its_comment(done) -> None:
         "select schema_name, table_name, column_name, comment from duckdb_columns() "
         "where not internal order by all",
     )
-    assert columns.filter(pl.col("comment").is_null()).is_empty()
+    assert (columns.get_column("comment").fill_null("") != "").all()
     assert len(columns) > 250
     objects = read(
         night,

@@ -41,6 +41,12 @@ create table candidate_misses as select '{run}' as run_id, 'buy' as behaviour,
 from range({users}) s(u);
 create table quarantine as select '{run}' as run_id, 'items' as source, 'duplicate_id' as rule,
        'items.csv' as file, 7 as row, null::varchar as "column", '={night}' as value;
+create table campaign_waterfall as select '{run}' as run_id, 'weekly' as campaign,
+       0::integer as step, 'eligible' as reason, {users}::bigint as users, {n}::bigint as lines;
+create table campaign_lift as select '{run}' as run_id, 'weekly' as campaign, 'buy' as behaviour,
+       0::integer as decile, 1::bigint as lists, 8::bigint as mailed, 8::bigint as mailed_sent,
+       4::bigint as mailed_did, 2::bigint as holdout, 1::bigint as holdout_did,
+       0::double as difference, -0.5::double as low, 0.5::double as high;
 """
 
 
