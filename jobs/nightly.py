@@ -91,7 +91,8 @@ def prepare(night: Night) -> Prepared:
     with night.stages("ingest"):
         inputs = read_inputs(config, as_of=night.as_of, root=night.root)
         for row in inputs.report.iter_rows(named=True):
-            log.info("ingest", **row)
+            say = log.warning if row["ignored_columns"] else log.info
+            say("ingest", **row)
     with night.stages("embed"):
         options = config.encoder
         encoder = load_encoder(
