@@ -26,11 +26,11 @@ from jobs.textfiles import (
     BROKEN,
     breaks_in_cells,
     check_all_read,
-    count_lines,
     csv_rows,
     ndjson_rows,
     reason,
     rejected_lines,
+    scan,
 )
 
 
@@ -67,7 +67,9 @@ def read_source(
     Raises:
         InputMissing: A pattern matches no file, or a file or database cannot be read.
         ConfigError: DuckDB rejects the SQL.
-        DataRefused: A required column is missing, or a column is of a type that cannot be cast.
+        DataRefused: A required column is missing, a column is of a type that cannot be cast, or
+            a text file has no readable header, loses lines or is a decompression bomb.
+        ResourceError: The source does not fit into memory.
     """
     root = root.resolve()
     where = f"sources.{source}"
@@ -145,8 +147,10 @@ def _read_sql(
         relation = con.sql(_without_end(text))
         read, ignored = _cast(relation, contract, where)
         rows = read.pl()
-    except duckdb.IOException as error:
+    except (duckdb.IOException, duckdb.InvalidInputException) as error:
         raise InputMissing(f"{where}: the SQL cannot read its input: {error}") from None
+    except duckdb.OutOfMemoryException as error:
+        raise ResourceError(f"{where}: does not fit into memory: {error}") from None
     except duckdb.Error as error:
         raise ConfigError(f"{where}: DuckDB rejects the SQL: {error}") from None
     return _placed(rows, contract, ignored)
@@ -190,11 +194,11 @@ def _read_text(
 ) -> SourceRows:
     """The rows of a CSV or NDJSON file."""
     is_csv = source_format(file) == "csv"
-    lines = 0 if "://" in file else count_lines(Path(file), where=where)
+    lines, header = (0, None) if "://" in file else scan(Path(file), where=where)
     others: list[str] = []
     if is_csv:
         delimiter = "\t" if ".tsv" in file.lower() else ","
-        relation = csv_rows(con, path, delimiter=delimiter, where=where)
+        relation = csv_rows(con, path, header=header, delimiter=delimiter, where=where)
     else:
         relation, others = ndjson_rows(con, path, contract)
     read, ignored = _cast(relation, contract, where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from pathlib import Path
 
 import duckdb
@@ -24,7 +25,7 @@ _CHUNK = 4 << 20
 
 
 def csv_rows(
-    con: duckdb.DuckDBPyConnection, path: str, *, delimiter: str, where: str
+    con: duckdb.DuckDBPyConnection, path: str, *, header: bytes | None, delimiter: str, where: str
 ) -> duckdb.DuckDBPyRelation:
     """The rows of a CSV file as text; lines that are none go to reject_errors.
 
@@ -34,13 +35,18 @@ def csv_rows(
     Args:
         con: A connection.
         path: The file as a SQL literal.
+        header: Its first line; None to ask DuckDB, which passes over one that is not UTF-8.
         delimiter: What parts cells.
         where: Names source and file in messages.
 
     Raises:
         DataRefused: The header cannot be read, or names a column twice.
     """
-    names = _header(con, path, delimiter, where)
+    if header is None:
+        found = con.sql(f"select line from {_lines(path)} limit 1").fetchall()
+        rejected_lines(con)
+        header = (found[0][0] or "").encode() if found else b""
+    names = _names(header, delimiter, where)
     if not names:
         return con.sql('select null as "(no header)" limit 0')
     columns = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in names)
@@ -50,24 +56,23 @@ def csv_rows(
     )
 
 
-def _header(con: duckdb.DuckDBPyConnection, path: str, delimiter: str, where: str) -> list[str]:
+def _names(header: bytes, delimiter: str, where: str) -> list[str]:
     """The names of a CSV file's columns; those without a name are numbered."""
-    found = con.sql(f"select line from {_lines(path)} limit 1").fetchall()
-    if 1 in rejected_lines(con).get_column("row") or (found and "\0" in (found[0][0] or "")):
-        raise DataRefused(f"{where}: line 1, the header, is not UTF-8: convert the file")
-    if not found or found[0][0] is None:
-        return []
-    line = found[0][0].removeprefix("\ufeff")
     try:
-        names = next(csv.reader([line], delimiter=delimiter, strict=True))
-    except csv.Error as error:
+        line = header.decode("utf-8-sig")
+        if "\0" in line:
+            raise ValueError("it holds NUL bytes")
+        names = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except (ValueError, csv.Error) as error:  # among them what is not UTF-8
         raise DataRefused(
-            f"{where}: line 1, the header, is no CSV ({error}): {line[:200]}"
+            f"{where}: line 1, the header, is no CSV in UTF-8 ({error}): {header[:80]!r}; "
+            "convert the file, or read it with SQL"
         ) from None
     names = [name or f"column {number}" for number, name in enumerate(names, start=1)]
-    twice = sorted({name for name in names if list(map(str.lower, names)).count(name.lower()) > 1})
+    counts = Counter(name.lower() for name in names)
+    twice = [name for name in names if counts[name.lower()] > 1]
     if twice:
-        raise DataRefused(f"{where}: line 1 names columns twice (case is all one): {twice}")
+        raise DataRefused(f"{where}: line 1 names a column twice (case is all one): {twice}")
     return names
 
 
@@ -127,17 +132,17 @@ def check_all_read(*, lines: int, read: int, rejected: pl.DataFrame, where: str)
     quote swallows beyond the 10,000 characters that it keeps of a rejected row.
 
     Args:
-        lines: What `count_lines` says of the file.
+        lines: What `scan` says of the file.
         read: Lines of the rows that were read, and of the header if there is one.
         rejected: See `rejected_lines`.
         where: Names source and file.
     """
     missing = lines - read - len(rejected)
     if missing > 0:
-        first = [f"; the first broken line is {n}: {text!r:.200}" for n, text in rejected.rows()]
+        near = f" near line {rejected['row'][0]}" if len(rejected) else ""
         raise DataRefused(
             f"{where}: {missing} of its {lines} lines are lost: look for a quote that is opened "
-            f"and never closed, or a line of more than 32 MB{''.join(first[:1])}"
+            f"and never closed{near}, or for a line of more than 32 MB"
         )
 
 
@@ -149,18 +154,23 @@ def breaks_in_cells(relation: duckdb.DuckDBPyRelation) -> int:
     return int(found[0][0])
 
 
-def count_lines(file: Path, *, where: str) -> int:
+def scan(file: Path, *, where: str) -> tuple[int, bytes]:
     """Count the lines of a text file that are not blank, unpacking it in chunks.
+
+    Returns:
+        Their number, and the first line of the file, cut to 4 MB.
 
     Raises:
         InputMissing: The file cannot be read, or its end is missing.
         DataRefused: A compressed file unpacks to more than it should.
     """
-    size, read, lines, after_break = file.stat().st_size, 0, 0, True
+    size, read, lines, after_break, first = file.stat().st_size, 0, 0, True, b""
     compression = _COMPRESSION.get(file.suffix.lower())
     try:
         with pa.input_stream(str(file), compression=compression) as stream:
             while chunk := stream.read(_CHUNK):
+                if read == 0:
+                    first = re.split(rb"[\r\n]", chunk, maxsplit=1)[0]
                 read += len(chunk)
                 if compression and read > max(MAX_EXPANSION * size, ALWAYS_ALLOWED):
                     raise DataRefused(
@@ -173,7 +183,7 @@ def count_lines(file: Path, *, where: str) -> int:
                 after_break = bool(breaks[-1])
     except OSError as error:
         raise InputMissing(f"{where}: {file} cannot be read: {error}") from None
-    return lines + (not after_break)
+    return lines + (not after_break), first
 
 
 def reason(error: duckdb.Error) -> str:
