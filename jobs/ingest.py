@@ -29,6 +29,7 @@ _QUARANTINE = {
     "column": pl.String,
     "value": pl.String,
 }
+_NAMES = 20  # of ignored columns that are listed
 
 Frames = dict[Source, pl.DataFrame]
 
@@ -249,10 +250,15 @@ def _report(
                     "kept": good[source].height,
                     "quarantined": early[source].height - good[source].height + broken,
                     "later": read[source].rows.height - early[source].height,
-                    "ignored_columns": ", ".join(read[source].ignored),
+                    "ignored_columns": _some(read[source].ignored),
                 }
             )
     return pl.DataFrame(rows)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return ", ".join(names[:_NAMES]) + more
 
 
 def _refuse_bad_shares(config: Config, report: pl.DataFrame, quarantine: pl.DataFrame) -> None:

@@ -100,7 +100,8 @@ def prepare(night: Night) -> Prepared:
         for campaign in config.campaign:
             members(inputs.users, campaign.segment, as_of=night.as_of, name=campaign.name)
         for row in inputs.report.iter_rows(named=True):
-            log.info("ingest", **row)
+            say = log.warning if row["ignored_columns"] else log.info
+            say("ingest", **row)
     with night.stages("embed"):
         options = config.encoder
         encoder = load_encoder(

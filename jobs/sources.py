@@ -7,7 +7,6 @@ as text: what a cell means never depends on the other rows of its file.
 
 from __future__ import annotations
 
-import csv
 import glob
 import re
 from collections.abc import Iterator, Sequence
@@ -22,9 +21,17 @@ import polars as pl
 from jobs.casts import VALUE_CHARACTERS, cast_sql, check_columns, named, quoted
 from jobs.config_sections import source_format
 from jobs.contracts import Row, cells
-from jobs.errors import ConfigError, InputMissing
-
-_BROKEN = "broken line"  # the column of NDJSON lines that are no object
+from jobs.errors import ConfigError, InputMissing, ResourceError
+from jobs.textfiles import (
+    BROKEN,
+    breaks_in_cells,
+    check_all_read,
+    csv_rows,
+    ndjson_rows,
+    reason,
+    rejected_lines,
+    scan,
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,9 @@ def read_source(
     Raises:
         InputMissing: A pattern matches no file, or a file or database cannot be read.
         ConfigError: DuckDB rejects the SQL.
-        DataRefused: A required column is missing, or a column is of a type that cannot be cast.
+        DataRefused: A required column is missing, a column is of a type that cannot be cast, or
+            a text file has no readable header, loses lines or is a decompression bomb.
+        ResourceError: The source does not fit into memory.
     """
     root = root.resolve()
     where = f"sources.{source}"
@@ -138,8 +147,10 @@ def _read_sql(
         relation = con.sql(_without_end(text))
         read, ignored = _cast(relation, contract, where)
         rows = read.pl()
-    except duckdb.IOException as error:
+    except (duckdb.IOException, duckdb.InvalidInputException) as error:
         raise InputMissing(f"{where}: the SQL cannot read its input: {error}") from None
+    except duckdb.OutOfMemoryException as error:
+        raise ResourceError(f"{where}: does not fit into memory: {error}") from None
     except duckdb.Error as error:
         raise ConfigError(f"{where}: DuckDB rejects the SQL: {error}") from None
     return _placed(rows, contract, ignored)
@@ -159,72 +170,47 @@ def _read_file(
     con: duckdb.DuckDBPyConnection, file: str, contract: type[Row], root: Path, where: str
 ) -> SourceRows:
     place = file.removeprefix(f"{root}/")
+    where = f"{where} ({place})"
     path = quoted(file if "://" in file else glob.escape(file))
-    kind = source_format(file)
-    rejected = None
     try:
-        if kind == "parquet":
-            relation = con.sql(f"from read_parquet({path})")
-        elif kind == "csv":
-            relation = _csv(con, path, delimiter="\t" if ".tsv" in file.lower() else ",")
-        else:
-            relation = _ndjson(con, path, contract)
-        read, ignored = _cast(relation, contract, f"{where} ({place})")
-        rows = read.pl()
-        if kind != "parquet":
-            rejected = _rejected(con)
+        if source_format(file) == "parquet":
+            read, ignored = _cast(con.sql(f"from read_parquet({path})"), contract, where)
+            return _placed(read.pl(), contract, ignored, place=place)
+        return _read_text(con, file, path, contract, place=place, where=where)
+    except duckdb.OutOfMemoryException as error:
+        raise ResourceError(f"{where}: does not fit into memory: {reason(error)}") from None
     except duckdb.Error as error:
-        raise InputMissing(f"{where}: {file} cannot be read: {error}") from None
-    first = 2 if kind == "csv" else 1
-    return _placed(rows, contract, ignored, place=place, rejected=rejected, first=first)
+        raise InputMissing(f"{where}: {file} cannot be read: {reason(error)}") from None
 
 
-def _lines(path: str, on_error: str) -> str:
-    """SQL: the lines of a text file, each a row of the one column `line`; null where blank."""
-    return (
-        f"read_csv({path}, columns = {{'line': 'VARCHAR'}}, auto_detect = false, "
-        f"header = false, delim = '\x1f', quote = '', escape = '', {on_error} = true)"
-    )
-
-
-def _csv(con: duckdb.DuckDBPyConnection, path: str, *, delimiter: str) -> duckdb.DuckDBPyRelation:
-    """The rows of a CSV file as text; lines that are none go to reject_errors.
-
-    The dialect is fixed (double quotes, and a comma or, for .tsv, a tab): DuckDB's detection
-    fails on a file with broken lines, or settles for a dialect that fits them.
-    """
-    header = con.sql(f"select line from {_lines(path, 'ignore_errors')} limit 1").fetchall()
-    if not header or header[0][0] is None:
-        return con.sql('select null as "(no header)" limit 0')
-    names = next(csv.reader([header[0][0].removeprefix("\ufeff")], delimiter=delimiter))
-    columns = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in names)
-    return con.sql(
-        f"from read_csv({path}, columns = {{{columns}}}, auto_detect = false, header = true, "
-        f"delim = {quoted(delimiter)}, quote = '\"', escape = '\"', store_rejects = true)"
-    )
-
-
-def _ndjson(
-    con: duckdb.DuckDBPyConnection, path: str, contract: type[Row]
-) -> duckdb.DuckDBPyRelation:
-    """The objects of an NDJSON file, each value as text; other lines in a column of their own.
-
-    The first 10,000 lines tell which keys there are; if they hold none, the contract does.
-    """
-    keys = con.sql(
-        "select distinct unnest(json_keys(object)) from (select try_cast(line as json) as object "
-        f"from {_lines(path, 'ignore_errors')} limit 10000) where json_type(object) = 'OBJECT'"
-    ).fetchall()
-    wanted = [cell.name for cell in cells(contract) if not (keys and cell.required)]
-    names = sorted({*wanted, *(key for (key,) in keys)})
-    paths = ", ".join(quoted('$."' + name.replace('"', '\\"') + '"') for name in names)
-    values = ", ".join(f"v[{n}] as {named(name)}" for n, name in enumerate(names, start=1))
-    return con.sql(
-        f"select {values}, case when v is null then coalesce(line, '') end as {named(_BROKEN)} "
-        "from (select line, case when json_type(try_cast(line as json)) = 'OBJECT' "
-        f"then json_extract_string(line, [{paths}]) end as v "
-        f"from {_lines(path, 'store_rejects')})"
-    )
+def _read_text(
+    con: duckdb.DuckDBPyConnection,
+    file: str,
+    path: str,
+    contract: type[Row],
+    *,
+    place: str,
+    where: str,
+) -> SourceRows:
+    """The rows of a CSV or NDJSON file."""
+    is_csv = source_format(file) == "csv"
+    lines, header = (0, None) if "://" in file else scan(Path(file), where=where)
+    others: list[str] = []
+    if is_csv:
+        delimiter = "\t" if ".tsv" in file.lower() else ","
+        relation = csv_rows(con, path, header=header, delimiter=delimiter, where=where)
+    else:
+        relation, others = ndjson_rows(con, path, contract)
+    read, ignored = _cast(relation, contract, where)
+    rows = read.pl()
+    rejected = rejected_lines(con)
+    found = rows.filter(pl.col(BROKEN).ne_missing("")).height + is_csv
+    if is_csv and found + len(rejected) < lines:
+        found += breaks_in_cells(relation)
+        rejected_lines(con)  # which this has rejected again
+    check_all_read(lines=lines, read=found, rejected=rejected, where=where)
+    first = 2 if is_csv else 1
+    return _placed(rows, contract, ignored + others, place=place, rejected=rejected, first=first)
 
 
 def _cast(
@@ -232,7 +218,7 @@ def _cast(
 ) -> tuple[duckdb.DuckDBPyRelation, list[str]]:
     """The relation with the contract's columns, raw and broken line; and its other columns."""
     wanted = cells(contract)
-    columns = [name for name in relation.columns if name != _BROKEN]
+    columns = [name for name in relation.columns if name != BROKEN]
     types = dict(zip(columns, relation.types, strict=False))  # the broken line comes last
     by_name = {name.lower(): name for name in columns}
     found = {key: (types[name].id, str(types[name])) for key, name in by_name.items()}
@@ -244,25 +230,15 @@ def _cast(
         values.append(f"{value} as {named(cell.name)}")
         if cell.kind != "text":  # which is always understood
             raws.append(f"{named(cell.name)} := {raw}")
-    broken = named(_BROKEN) if _BROKEN in relation.columns else "cast(null as varchar)"
+    broken = named(BROKEN) if BROKEN in relation.columns else "cast(null as varchar)"
     read = relation.query(
         "source",
         f"select {', '.join(values)}, struct_pack({', '.join(raws)}) as raw, "
-        f"{broken} as {named(_BROKEN)} from source",
+        f"{broken} as {named(BROKEN)} from source",
     )
     assert read is not None  # a select always gives a relation
     ignored = [name for key, name in by_name.items() if key not in {cell.name for cell in wanted}]
     return read, ignored
-
-
-def _rejected(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """The lines that DuckDB has just rejected, one row each: row and value; forgets them."""
-    rejected: pl.DataFrame = con.sql(
-        "select cast(line as bigint) as row, first(csv_line) as value "
-        "from reject_errors group by line order by line"
-    ).pl()
-    con.execute("delete from reject_errors")
-    return rejected
 
 
 def _placed(
@@ -286,9 +262,9 @@ def _placed(
         *(pl.col(c.name).cast(types[c.name].dtype) for c in cells(contract) if c.choices),
     )
     value = pl.col("value").str.strip_chars().str.head(VALUE_CHARACTERS)
-    unread = rows.select("row", value=_BROKEN).filter(pl.col("value") != "")
+    unread = rows.select("row", value=BROKEN).filter(pl.col("value") != "")
     broken = pl.concat([rejected, unread]).select(
         pl.lit(place, pl.String).alias("file"), "row", value
     )
-    good = rows.filter(pl.col(_BROKEN).is_null()).drop(_BROKEN)
+    good = rows.filter(pl.col(BROKEN).is_null()).drop(BROKEN)
     return SourceRows(good, broken.sort("row"), ignored)
