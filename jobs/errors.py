@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 from collections.abc import Sequence
 
 
@@ -53,6 +56,32 @@ class NothingToDo(NightrankError):
     exit_code = 99
 
 
+class Stopped(NightrankError):
+    """A signal asked the run to end; what is done is kept. The exit code is a shell's for it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}, nothing done is lost: "
+            "`nightrank resume CONFIG` goes on from here"
+        )
+        self.exit_code = 128 + number
+
+
+# What a run ended with, by exit code; docs/runbook.md says what to do at each.
+STATUSES = {
+    0: "published",
+    1: "crashed",
+    2: "config_refused",
+    3: "data_refused",
+    4: "input_missing",
+    5: "resources",
+    6: "gate_refused",
+    75: "already_running",
+    99: "nothing_to_do",
+    128 + signal.SIGINT: "stopped",
+    128 + signal.SIGTERM: "stopped",
+}
+
 # Exit codes for the errors of the rooms below, which know nothing of exit codes: 2 the
 # configuration, 3 the data, 5 the machine or what is stored on it.
 ROOM_ERRORS = {
@@ -61,11 +90,30 @@ ROOM_ERRORS = {
     "embed.encoder.EncoderError": 2,
     "embed.cache.DamagedShard": 5,
     "index.store.DamagedIndex": 5,
+    "builtins.MemoryError": 5,
+    "_duckdb.OutOfMemoryException": 5,
     "index.store.ConflictingFaiss": 5,
     "rank.trees.TooFewPositives": 3,
     "rank.calibrate.CannotCalibrate": 3,
     "rank.model.DamagedModel": 5,
 }
+
+DISK_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)))
+
+
+def exit_code(error: BaseException) -> int:
+    """The code that a command ends with; 1 for what nobody foresaw."""
+    if isinstance(error, NightrankError):
+        return error.exit_code
+    if is_disk_full(error):
+        return ResourceError.exit_code
+    names = [f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__]
+    return next((ROOM_ERRORS[name] for name in names if name in ROOM_ERRORS), 1)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed for want of room: each library has its own class for that."""
+    return any(said in str(error) for said in DISK_FULL)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
