@@ -13,6 +13,13 @@ from jobs.nightly import Night, read
 from jobs.vectors import COUNTS, cache_of, count_texts, encoder_of, texts_of
 
 MIB = 2**20
+_PAST: dict[str, type[pl.DataType]] = {
+    "stage": pl.String,
+    "seconds": pl.Float64,
+    "peak_mib": pl.Float64,
+    "rows": pl.Int64,
+    "encoded": pl.Int64,
+}
 _HISTORY = """
 select s.stage, s.seconds, s.peak_mib, (select sum(kept) from sources) as rows,
        (select sum(encoded) from texts) as encoded
@@ -41,8 +48,8 @@ def plan(night: Night) -> Plan:
     encoder = encoder_of(night.config)
     cache = cache_of(night.home, encoder, writable=False)
     counts = [
-        (source, *count_texts(texts, cache))
-        for source, texts in texts_of(inputs, night.config).items()
+        (source, *count_texts(its_texts, cache))
+        for source, its_texts in texts_of(inputs, night.config).items()
     ]
     texts = pl.DataFrame(
         counts, {"source": pl.String} | dict.fromkeys(COUNTS, pl.Int64), orient="row"
@@ -79,15 +86,11 @@ def history(home: Path) -> pl.DataFrame:
 
     The newest night comes first.
     """
-    frames = []
+    frames = [pl.DataFrame(schema=_PAST)]
     for path in sorted(home.glob("scores-*.duckdb"), reverse=True):
         with publish.open_scores(path) as connection:
-            frames.append(
-                connection.sql(_HISTORY).pl().cast({"rows": pl.Int64, "encoded": pl.Int64})
-            )
-    schema = dict.fromkeys(("seconds", "peak_mib"), pl.Float64)
-    counts = dict.fromkeys(("rows", "encoded"), pl.Int64)
-    return pl.concat([pl.DataFrame(schema={"stage": pl.String} | schema | counts), *frames])
+            frames.append(connection.sql(_HISTORY).pl().cast(_PAST))
+    return pl.concat(frames)
 
 
 def _cost(past: pl.DataFrame, *, rows: int, encoded: int) -> pl.DataFrame:
