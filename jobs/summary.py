@@ -8,6 +8,7 @@ import polars as pl
 from jobs import publish
 from jobs.backtest import differences, spreads
 from jobs.console import show_table
+from jobs.ledger import unfinished
 from jobs.nightly import Night, Outcome
 from jobs.propensity import OF_USERS
 
@@ -145,6 +146,9 @@ def show_status(night: Night) -> None:
     show_table(
         "Kept", ["what", "name"], [*[("night", n) for n in nights], *[("model", m) for m in models]]
     )
+    if runs := unfinished(night.home):
+        rows = [(ledger.run_id, ledger.last) for ledger in runs]
+        show_table("Unfinished runs, see `nightrank resume`", ["run", "last step done"], rows)
 
 
 def show_frame(title: str, frame: pl.DataFrame) -> None:

@@ -130,8 +130,9 @@ def test_a_night_killed_at_every_boundary_is_the_same_night(world: World, tmp_pa
     assert code == 0
     boundaries = passed.read_text().splitlines()
     assert kills == len(boundaries) == len(set(boundaries))
-    for stage in STAGES.keys() - {"gates"}:
-        assert {f"before {stage}", f"after {stage}"} <= set(boundaries)
+    assert {f"after {stage}" for stage in STAGES.keys() - {"gates"}} <= set(boundaries)
+    for function in ("save", "build", "make_current"):
+        assert {f"before {function}", f"after {function}"} <= set(boundaries)
     assert sum(boundary.startswith("after score:0") for boundary in boundaries) > 1
     assert total(encoded) == world.encoded  # no kill came while a batch was encoded
     assert_same(night, world.night)

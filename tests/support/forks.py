@@ -18,7 +18,8 @@ from nights import SHOP
 
 from embed import Encoder
 from jobs import cli, models, nightly, publish, vectors
-from jobs.ledger import START, Ledger
+from jobs.errors import InputMissing, NothingToDo
+from jobs.ledger import Ledger, to_resume
 from jobs.nightly import Night
 from jobs.stages import Stages
 
@@ -91,24 +92,27 @@ def done(function: Callable[..., None], *arguments: object) -> int:
 
 
 def do_night(night: Night, run_id: str, encoded: Path, passed: Path | None = None) -> None:
-    """Begin a run, or go on with it.
+    """Begin a run, or go on with it where it is not published.
 
     Args:
         night: when and where.
         run_id: what the run is called.
         encoded: gets a line with the number of texts before each batch is encoded.
         passed: names of the boundaries where a process was killed. This one is killed at the
-            first other one, whose name is added.
+            first other one, whose name is added. They are after each step, and before and after
+            what is written outside the folder of the run.
     """
     _small_batches(encoded)
     if passed is not None:
         _kill_at_boundaries(passed)
-    ledger = Ledger(night.home / "runs" / run_id)
-    if START in ledger:
+    try:
+        ledger = to_resume(night.home, run_id, night.config)
         night = replace(night, stages=Stages(ledger.measured()))
-    else:
-        shutil.rmtree(ledger.folder, ignore_errors=True)
+    except InputMissing:
+        shutil.rmtree(night.home / "runs" / run_id, ignore_errors=True)
         ledger = nightly.begin(night, run_id)
+    except NothingToDo:
+        return
     nightly.run(night, ledger, override="nobody: five trees know little", again=True)
 
 
@@ -163,7 +167,7 @@ def _kill_at_boundaries(passed: Path) -> None:
 
     for owner, name in ((publish, "build"), (publish, "make_current"), (models, "save")):
         _around(owner, name, lambda moment, *_, name=name: at(moment, name))
-    _around(Ledger, "note", lambda moment, _, step, *__: at(moment, step))
+    _around(Ledger, "note", lambda moment, _, step, *__: moment == "after" and at(moment, step))
 
 
 def _around(owner: Any, name: str, told: Callable[..., object]) -> None:
