@@ -9,7 +9,7 @@ content (`cache`):
     embedded = embed_texts(item_texts(items, template="{title}"), encoder=encoder, cache=cache)
 """
 
-from embed.cache import EmbeddedTexts, VectorCache, embed_texts
+from embed.cache import EmbeddedTexts, VectorCache, count_new, embed_texts
 from embed.encoder import Encoder, EncoderError, EncoderNotFound, load_encoder
 from embed.text import TemplateError, clean_text, item_texts, review_texts
 
@@ -21,6 +21,7 @@ __all__ = [
     "TemplateError",
     "VectorCache",
     "clean_text",
+    "count_new",
     "embed_texts",
     "item_texts",
     "load_encoder",

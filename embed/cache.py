@@ -50,28 +50,33 @@ class VectorCache:
     It only grows, by shards: a folder with ``hashes.npy`` (16-byte BLAKE2b of each text),
     ``vectors.npy`` (float32, mapped into memory) and ``manifest.json`` (SHA-256 of both). A shard
     appears by one rename, so a killed process leaves none by halves. Opening compares every file
-    with its manifest: a damaged shard is removed with a warning, and its texts count as never
-    seen. Several processes may add at once; each sees its own shards and those it found on
-    opening. The time of a shard's folder is when a vector of it was last taken.
+    with its manifest: a damaged shard is removed with a warning (only if `writable`, else nothing
+    is touched), and its texts count as never seen. Several processes may add at once; each sees
+    its own shards and those it found on opening. The time of a shard's folder is when a vector of
+    it was last taken.
     """
 
-    def __init__(self, folder: Path, *, fingerprint: str, dimension: int) -> None:
+    def __init__(
+        self, folder: Path, *, fingerprint: str, dimension: int, writable: bool = True
+    ) -> None:
         self.fingerprint = fingerprint
         self.dimension = dimension
         self._folder = folder / fingerprint
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if writable:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _sweep(self._folder)
         self._hashes: list[NDArray[np.bytes_]] = []
         self._vectors: list[NDArray[np.float32]] = []
         self._shards: list[Path] = []
         self._starts = [0]  # position of the first vector of each shard, and of the next one
         self._index: tuple[NDArray[np.bytes_], NDArray[np.int64]] | None = None
-        _sweep(self._folder)
         for path in sorted(self._folder.glob("[0-9]*-*")):
             try:
                 self._open(path)
             except DamagedShard as error:
-                log.warning("Removed a damaged shard of the vector cache: %s", error)
-                shutil.rmtree(path, ignore_errors=True)
+                if writable:
+                    log.warning("Removed a damaged shard of the vector cache: %s", error)
+                    shutil.rmtree(path, ignore_errors=True)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -183,6 +188,12 @@ def embed_texts(
         cached=len(distinct) - len(new),
         empty=len(texts) - len(filled),
     )
+
+
+def count_new(texts: Sequence[str], *, cache: VectorCache) -> int:
+    """How many distinct texts `embed_texts` would encode now."""
+    distinct = list(dict.fromkeys(text for text in texts if text.strip()))
+    return int(np.count_nonzero(cache.find(hash_texts(distinct)) < 0))
 
 
 def hash_texts(texts: Sequence[str]) -> NDArray[np.bytes_]:

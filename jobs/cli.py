@@ -2,16 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from jobs import care, copy_command, tune_command
+from jobs import care, copy_command, night_commands, tune_command
 from jobs.campaigns.commands import app as campaigns
 from jobs.options import AsOf, ConfigFile, Home, Root, night_of
-
-if TYPE_CHECKING:
-    from jobs.nightly import Night, Outcome
 
 app = typer.Typer(
     name="nightrank",
@@ -20,76 +17,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(night_commands.app)
 app.add_typer(care.app)
 app.add_typer(tune_command.app)
 app.add_typer(campaigns)
 app.add_typer(copy_command.app)
 
-Force = Annotated[
-    str | None,
-    typer.Option(
-        metavar="WHO: WHY",
-        help="Publish although a gate refuses it; the text is kept in the table `gates`.",
-    ),
-]
-
-
-@app.command()
-def run(
-    config: ConfigFile,
-    as_of: AsOf = None,
-    root: Root = Path(),
-    home: Home = None,
-    force: Force = None,
-) -> None:
-    """Do a whole night: ingest, embed, train when due, score, publish, write the lists."""
-    from jobs import nightly
-    from jobs.metrics_file import reported
-
-    night = night_of(config, as_of, root, home)
-    with reported(night):
-        outcome = nightly.run(night, override=force)
-    _show_outcome(night, outcome)
-
 
 @app.command()
 def train(config: ConfigFile, as_of: AsOf = None, root: Root = Path(), home: Home = None) -> None:
     """Train, calibrate and test new models, and keep them; publish nothing."""
-    from jobs import nightly, summary
+    with night_commands.locked_night(config, as_of, root, home) as (night, line, _):
+        from jobs import nightly, summary
 
-    night = night_of(config, as_of, root, home)
-    trained = nightly.train(night, nightly.prepare(night))
-    folder = night.home / "models" / trained.version
-    summary.show_metrics(trained.metrics)
-    summary.show_line("model", trained.version, "kept in", folder)
-    summary.show_line("report", folder / "report.html")
-
-
-@app.command()
-def score(
-    config: ConfigFile,
-    as_of: AsOf = None,
-    root: Root = Path(),
-    home: Home = None,
-    force: Force = None,
-) -> None:
-    """Score, publish and write the lists with models that are already trained."""
-    from jobs import nightly
-    from jobs.errors import InputMissing
-    from jobs.metrics_file import reported
-
-    night = night_of(config, as_of, root, home)
-    with reported(night):
-        prepared = nightly.prepare(night)
-        trained = nightly.kept_models(night, prepared)
-        if trained is None:
-            raise InputMissing(
-                f"{night.home / 'models'} holds no model for this configuration that is young "
-                f"enough and not later than {night.as_of:%Y-%m-%d %H:%M}: use `nightrank train` "
-                "first"
-            )
-        outcome = nightly.score(night, prepared, trained, override=force)
-    _show_outcome(night, outcome)
+        trained = nightly.train(night, nightly.prepare(night))
+        folder = night.home / "models" / trained.version
+        summary.show_metrics(trained.metrics)
+        summary.show_line("model", trained.version, "kept in", folder)
+        summary.show_line("report", folder / "report.html")
+        line.update(status="trained", paths={"model": str(folder)})
 
 
 @app.command()
@@ -161,38 +107,24 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the invented shop.")] = 0,
 ) -> None:
     """Invent a small shop and do its night, with a real language model."""
-    from jobs import nightly
     from jobs.demo import AS_OF, write_demo
 
     config = write_demo(home, users=users, items=items, seed=seed)
-    night = night_of(config, f"{AS_OF:%Y-%m-%d}", config.parent, home)
-    _show_outcome(night, nightly.run(night))
+    night_commands.do_night(config, f"{AS_OF:%Y-%m-%d}", config.parent, home, again=True)
 
 
 def main() -> None:
     """Entry point: turns the errors that a user can mend into a sentence and an exit code."""
-    from jobs.console import configure_logging
-    from jobs.errors import exit_code, is_disk_full
+    from jobs.console import configure_logging, say_failure
+    from jobs.errors import exit_code
 
     configure_logging()
     try:
         app()
     except Exception as error:
         code = exit_code(error)
-        if code == 1:
-            raise
-        hint = "no room is left, see `nightrank gc`: " if is_disk_full(error) else ""
-        typer.echo(f"nightrank: {hint}{error}", err=True)
+        say_failure(error, code)
         sys.exit(code)
-
-
-def _show_outcome(night: "Night", outcome: "Outcome") -> None:
-    """Print the summary; then fail where the night is published but a campaign got no list."""
-    from jobs import summary
-    from jobs.campaigns.lists import raise_refused
-
-    summary.show_outcome(night, outcome)
-    raise_refused(outcome.lists)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
-"""What a person sees while a job runs: a bar on a terminal, plain lines in a log."""
+"""What is seen while a job runs: a bar on a terminal, JSON lines in a log."""
 
+import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import structlog
+
+from jobs.errors import is_disk_full
+from jobs.signals import stop_if_asked
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -13,28 +18,62 @@ log = structlog.get_logger("nightrank")
 
 
 def configure_logging() -> None:
-    """Log to standard error, in colour only on a terminal."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    """Log to standard error: in colour on a terminal, else one JSON object a line.
+
+    What libraries log or warn of goes the same way.
+    """
+    terminal = sys.stderr.isatty()
+    times = structlog.processors.TimeStamper("%H:%M:%S" if terminal else "iso", utc=not terminal)
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        times,
+    ]
+    last: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=True, pad_event_to=0)]
+        if terminal
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
+    structlog.configure(
+        processors=[*shared, *last], logger_factory=structlog.WriteLoggerFactory(file=sys.stderr)
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+
+
+def say_failure(error: Exception, code: int) -> None:
+    """The last word of a command that failed: a sentence, or a line of the log."""
+    hint = "no room is left, see `nightrank gc`: " if is_disk_full(error) else ""
+    if not sys.stderr.isatty():
+        log.error("failed", exit_code=code, problem=f"{hint}{error}", exc_info=code == 1)
+    elif code == 1:
+        traceback.print_exception(error)
+    else:
+        print(f"nightrank: {hint}{error}", file=sys.stderr)
 
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Give a function that is called with the number of units just done.
+    """Give a function that is called with the number of units just done and safely kept.
 
-    On a terminal it moves a bar; elsewhere it logs a line at most every ten seconds.
+    On a terminal it moves a bar; elsewhere it logs a line at most every ten seconds. Where a
+    signal asked for it, the call raises `Stopped`.
     """
-    if sys.stderr.isatty():
-        with _bar(description, total) as advance:
-            yield advance
-    else:
-        yield _lines(description, total)
+    shown = _bar(description, total) if sys.stderr.isatty() else _lines(description, total)
+    with shown as show:
+
+        def advance(done: int) -> None:
+            show(done)
+            stop_if_asked()
+
+        yield advance
 
 
 @contextmanager
@@ -48,7 +87,8 @@ def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.advance(task, done)
 
 
-def _lines(description: str, total: int) -> Callable[[int], None]:
+@contextmanager
+def _lines(description: str, total: int) -> Iterator[Callable[[int], None]]:
     done, said = 0, time.monotonic()
 
     def advance(more: int) -> None:
@@ -58,7 +98,7 @@ def _lines(description: str, total: int) -> Callable[[int], None]:
             said = time.monotonic()
             log.info(description, done=done, of=total)
 
-    return advance
+    yield advance
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -15,12 +15,12 @@ from jobs.ingest import read_inputs
 from jobs.manifest import MANIFEST, Damaged, verify
 from jobs.nightly import Night
 from jobs.retention import size
+from jobs.session import LOCK
 
 MIB = 2**20
 # A night writes shards and reasons, the file, and DuckDB's own temporary files.
 ROOM_FOR_NIGHTS = 3
 LEAST_ROOM = 512 * MIB
-LOCK = ".lock"
 
 
 class Finding(NamedTuple):

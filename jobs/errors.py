@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Sequence
 
 
@@ -54,6 +55,32 @@ class NothingToDo(NightrankError):
 
     exit_code = 99
 
+
+class Stopped(NightrankError):
+    """A signal asked the run to end; what is done is kept. The exit code is a shell's for it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}, nothing done is lost: "
+            "`nightrank resume CONFIG` goes on from here"
+        )
+        self.exit_code = 128 + number
+
+
+# What a run ended with, by exit code; docs/runbook.md says what to do at each.
+STATUSES = {
+    0: "published",
+    1: "crashed",
+    2: "config_refused",
+    3: "data_refused",
+    4: "input_missing",
+    5: "resources",
+    6: "gate_refused",
+    75: "already_running",
+    99: "nothing_to_do",
+    128 + signal.SIGINT: "stopped",
+    128 + signal.SIGTERM: "stopped",
+}
 
 # Exit codes for the errors of the rooms below, which know nothing of exit codes: 2 the
 # configuration, 3 the data, 5 the machine or what is stored on it.

@@ -31,6 +31,9 @@ _QUARANTINE = {
 }
 _NAMES = 20  # of ignored columns that are listed
 
+# Columns whose values a message may quote: what people are called or wrote is not for a log.
+_SHOWN = ["item_id", "ts", "created_at", "behaviour", "value", "rating", "consent", "price"]
+
 Frames = dict[Source, pl.DataFrame]
 
 
@@ -273,8 +276,10 @@ def _refuse_bad_shares(config: Config, report: pl.DataFrame, quarantine: pl.Data
         f"({quarantined / (kept + quarantined):.1%}) break the contract"
         for source, kept, quarantined in bad.select("source", "kept", "quarantined").iter_rows()
     )
+    shown = pl.when(pl.col("column").is_in(_SHOWN)).then("value").alias("value")
     counts = (
-        quarantine.filter(pl.col("source").is_in(bad.get_column("source").implode()))
+        quarantine.with_columns(shown)
+        .filter(pl.col("source").is_in(bad.get_column("source").implode()))
         .group_by("source", "rule", maintain_order=True)
         .agg(pl.len(), pl.col("file", "row", "value").first())
     )

@@ -1,30 +1,37 @@
 """The night, top to bottom: ingest, embed, train, score, publish, campaigns."""
 
-import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
-from embed import EmbeddedTexts, VectorCache, embed_texts, item_texts, load_encoder, review_texts
 from index.store import VectorIndex
-from jobs import gates, models, nights, publish
+from jobs import frozen, gates, models, nights, publish
 from jobs.campaigns.lift import campaign_lift
 from jobs.campaigns.lists import Lists, Written
 from jobs.campaigns.segments import check_segments, members
 from jobs.config import Config
 from jobs.console import log, progress
-from jobs.ingest import read_inputs
+from jobs.errors import ConfigError, InputMissing, NothingToDo
+from jobs.ingest import Inputs, read_inputs
+from jobs.ledger import START, Ledger, current_run, new_run_id, settings_digest, write_parquet
 from jobs.manifest import seal
 from jobs.propensity import user_table
 from jobs.reasons import Reasons
-from jobs.report import write_report
+from jobs.report import PAGE, write_report
 from jobs.scoring import predictions, score_pairs
+from jobs.signals import stop_if_asked
 from jobs.stages import Stages
 from jobs.state import Material, State
 from jobs.training import Trained, train_models
+from jobs.vectors import cache_of, embed, encoder_of
 from rank.health import count, seen_range, shares
+
+PROPENSITIES = Path("users", "propensity.parquet")
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,6 @@ class Night:
     home: Path
     stages: Stages = field(default_factory=Stages)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(tzinfo=None))
-
-    def new_run(self, trained: Trained) -> publish.Run:
-        """A run whose id sorts by `as_of`, then by start."""
-        stamp = f"{self.as_of:%Y%m%dT%H%M}-{self.started_at:%Y%m%dT%H%M%S}"
-        run_id = f"{stamp}-{secrets.token_hex(2)}"
-        return publish.Run(run_id, self.as_of, self.started_at, trained.version)
 
 
 @dataclass(frozen=True)
@@ -81,74 +82,164 @@ class Outcome:
     lists: list[Written]
 
 
-def run(night: Night, *, override: str | None = None) -> Outcome:
-    """A whole night; see `score`."""
+def run(
+    night: Night,
+    ledger: Ledger | None = None,
+    *,
+    override: str | None = None,
+    again: bool = False,
+    may_train: bool = True,
+) -> Outcome:
+    """A whole night, or what is left of one.
+
+    Args:
+        night: when and where.
+        ledger: of a run that has begun; without it, a new one begins.
+        override: who publishes what a gate refuses, and why.
+        again: do it although the current night is of the same time, configuration and rows.
+        may_train: whether models are trained where none that is kept will do.
+
+    Raises:
+        NothingToDo: see `again`.
+        GateRefused: the last good night stays current.
+        Stopped: a signal came; the ledger tells what is done.
+    """
+    check_segments(night.config)
     nights.sweep(night.home)
     nights.check_current(night.home)
-    prepared = prepare(night)
-    trained = kept_models(night, prepared) or train(night, prepared)
-    return score(night, prepared, trained, override=override)
+    ledger = ledger or begin(night)
+    inputs = ingest(night, ledger)
+    if not again:
+        refuse_repeated(night.home, ledger)
+    prepared = prepare(night, inputs, ledger)
+    trained = models_of(night, prepared, ledger, may_train=may_train)
+    return score(night, prepared, trained, ledger, override=override)
 
 
-def prepare(night: Night) -> Prepared:
-    """Read the sources and turn their texts into vectors."""
-    config = night.config
-    check_segments(config)
-    night.home.mkdir(parents=True, exist_ok=True)
-    with night.stages("ingest"):
-        inputs = read_inputs(config, as_of=night.as_of, root=night.root)
-        for campaign in config.campaign:
-            members(inputs.users, campaign.segment, as_of=night.as_of, name=campaign.name)
-        for row in inputs.report.iter_rows(named=True):
-            say = log.warning if row["ignored_columns"] else log.info
-            say("ingest", **row)
+def begin(night: Night, run_id: str | None = None) -> Ledger:
+    """The ledger of a new run."""
+    return Ledger.start(
+        night.home,
+        run_id or new_run_id(night.as_of, night.started_at),
+        as_of=night.as_of.isoformat(),
+        started_at=night.started_at.isoformat(),
+        root=str(night.root),
+        settings=settings_digest(night.config),
+    )
+
+
+@contextmanager
+def _stage(night: Night, ledger: Ledger, name: str) -> Iterator[list[Path]]:
+    """Measure the body and note the stage as done, with the files that the body lists."""
+    stop_if_asked()
+    files: list[Path] = []
+    with night.stages(name):
+        yield files
+    ledger.note(name, *files, measured=night.stages.rows[name])
+
+
+def ingest(night: Night, ledger: Ledger) -> Inputs:
+    """The rows that the run has read before, or reads now and keeps."""
+    if "ingest" not in ledger:
+        with _stage(night, ledger, "ingest") as files:
+            files += frozen.freeze(read(night), ledger)
+    return frozen.thaw(ledger)
+
+
+def read(night: Night) -> Inputs:
+    """Read the sources and say how many rows they had."""
+    inputs = read_inputs(night.config, as_of=night.as_of, root=night.root)
+    for campaign in night.config.campaign:
+        members(inputs.users, campaign.segment, as_of=night.as_of, name=campaign.name)
+    for row in inputs.report.iter_rows(named=True):
+        say = log.warning if row["ignored_columns"] else log.info
+        say("ingest", **row)
+    return inputs
+
+
+def refuse_repeated(home: Path, ledger: Ledger) -> None:
+    """Take back a run that would publish what is published.
+
+    Raises:
+        NothingToDo: the current night is of the same time, configuration and rows.
+    """
+    current = current_run(home)
+    if current is None or "ingest" not in current:
+        return
+    same = all(current[START][name] == ledger[START][name] for name in ("as_of", "settings"))
+    if same and frozen.digests(current) == frozen.digests(ledger):
+        shutil.rmtree(ledger.folder)
+        raise NothingToDo(
+            f"{current.run_id} is current and of the same time, configuration and rows: nothing "
+            "is done; --again does it all the same"
+        )
+
+
+def prepare(night: Night, inputs: Inputs | None = None, ledger: Ledger | None = None) -> Prepared:
+    """Turn texts into vectors: those of the inputs, or of the sources, read now.
+
+    Raises:
+        ConfigError: the encoder is not the one that the run began with.
+    """
+    if inputs is None:
+        with night.stages("ingest"):
+            inputs = read(night)
+    stop_if_asked()
     with night.stages("embed"):
-        options = config.encoder
-        encoder = load_encoder(
-            options.model,
-            revision=options.revision,
-            device=options.device,
-            max_tokens=options.max_tokens,
-            batch_size=options.batch_size,
-            prompt=options.prompt,
-        )
-        cache = VectorCache(
-            night.home / "cache", fingerprint=encoder.fingerprint, dimension=encoder.dimension
-        )
-        texts = {
-            "items": item_texts(
-                inputs.items,
-                template=config.items.text,
-                max_characters=config.items.max_characters,
-            ),
-            "reviews": review_texts(inputs.reviews, max_characters=config.reviews.max_characters),
-        }
-        embedded = {}
-        for source, source_texts in texts.items():
-            with progress(f"encode {source}", len(source_texts)) as advance:
-                embedded[source] = embed_texts(
-                    source_texts, encoder=encoder, cache=cache, on_progress=advance
-                )
-    material = Material(config, inputs, embedded["items"].vectors, embedded["reviews"].vectors)
-    counts = _text_counts(embedded)
+        encoder = encoder_of(night.config)
+        cache = cache_of(night.home, encoder)
+        material, counts = embed(night.config, inputs, encoder=encoder, cache=cache, ledger=ledger)
     for row in counts.iter_rows(named=True):
         log.info("embed", **row)
-    return Prepared(material, counts, models.fingerprint(config, encoder.fingerprint))
+    made_for = models.fingerprint(night.config, encoder.fingerprint)
+    if ledger is not None:
+        if ledger.get("embed", made_for=made_for)["made_for"] != made_for:
+            raise ConfigError(
+                f"{night.config.encoder.model} is not the encoder that {ledger.run_id} began "
+                "with: start a new run"
+            )
+        ledger.note("embed", made_for=made_for, measured=night.stages.rows["embed"])
+    return Prepared(material, counts, made_for)
 
 
-def kept_models(night: Night, prepared: Prepared) -> Trained | None:
-    """The newest models that may score this night; None where they must be trained."""
-    return models.latest(night.home, night.as_of, night.config, trained_for=prepared.made_for)
+def models_of(
+    night: Night, prepared: Prepared, ledger: Ledger, *, may_train: bool = True
+) -> Trained:
+    """The models that the run chose before, else the newest that may score it, else new ones.
+
+    Raises:
+        InputMissing: there are none, and none may be trained.
+    """
+    if "train" in ledger:
+        return models.load(night.home / "models" / ledger["train"]["version"])
+    kept = models.latest(night.home, night.as_of, night.config, trained_for=prepared.made_for)
+    if kept is None and not may_train:
+        raise InputMissing(
+            f"{night.home / 'models'} holds no model for this configuration that is young enough "
+            f"and not later than {night.as_of:%Y-%m-%d %H:%M}: use `nightrank train` first"
+        )
+    trained = kept or train(night, prepared)
+    folder = night.home / "models" / trained.version
+    if not (folder / PAGE).exists():  # the run was killed before it was written
+        write_report(trained, folder)
+    measured = {} if kept else {"measured": night.stages.rows["train"]}
+    ledger.note("train", version=trained.version, **measured)
+    return trained
 
 
 def train(night: Night, prepared: Prepared) -> Trained:
     """Train, test and keep new models."""
+
+    def tell(step: str) -> None:
+        log.info("train", step=step)
+        stop_if_asked()
+
     with night.stages("train"):
         trained = train_models(
             prepared.material,
             night.as_of,
             champion=models.champion(night.home, night.as_of, trained_for=prepared.made_for),
-            on_progress=lambda step: log.info("train", step=step),
+            on_progress=tell,
         )
         folder = models.save(trained, night.home, trained_for=prepared.made_for)
         page = write_report(trained, folder)
@@ -162,7 +253,12 @@ def train(night: Night, prepared: Prepared) -> Trained:
 
 
 def score(
-    night: Night, prepared: Prepared, trained: Trained, *, override: str | None = None
+    night: Night,
+    prepared: Prepared,
+    trained: Trained,
+    ledger: Ledger,
+    *,
+    override: str | None = None,
 ) -> Outcome:
     """Score all users and, if every gate lets them pass, publish the tables and write the lists.
 
@@ -170,19 +266,21 @@ def score(
         night: when and where.
         prepared: what is scored.
         trained: by what.
+        ledger: of the run; what it says is done is not done again.
         override: who publishes what a gate refuses, and why.
 
     Raises:
         GateRefused: the last good night stays current.
     """
-    run = night.new_run(trained)
-    folder = night.home / "runs" / run.run_id
+    run = publish.Run(ledger.run_id, night.as_of, night.started_at, trained.version)
+    folder = ledger.folder
     state = State(prepared.material, night.as_of, trained.projection, now=True)
-    with night.stages("index"):
-        save_indexes(state, folder / "index")
-    with night.stages("score"):
-        rows, features = write_shards(state, trained, folder)
-        of_users = user_table(state, trained.propensities, model_version=run.model_version)
+    if not ledger.holds("index"):
+        with _stage(night, ledger, "index") as files:
+            files += save_indexes(state, folder / "index")
+    with _stage(night, ledger, "score"):
+        rows, features = write_shards(state, trained, ledger)
+        of_users = propensities(state, trained, ledger)
     with night.stages("gates"):
         checked = gates.check(
             night.config.gates,
@@ -221,12 +319,15 @@ def score(
             options=night.config.mart,
         )
         written = lists.write(run.run_id, at=run.started_at)
+        stop_if_asked()
         publish.make_current(finished)
+    ledger.note("publish")
+    frozen.remove(ledger)
     return Outcome(run, finished, prepared, trained, rows, written)
 
 
-def save_indexes(state: State, folder: Path) -> None:
-    """Keep the item and review indexes with their ids, and read them back as a check."""
+def save_indexes(state: State, folder: Path) -> list[Path]:
+    """Keep the item and review indexes with their ids, and read them back as a check; the files."""
     inputs = state.inputs
     ids = {
         "items": inputs.items.select("item_id"),
@@ -237,45 +338,51 @@ def save_indexes(state: State, folder: Path) -> None:
         vector_index.save(folder / name)
         ids[name].with_row_index("id").write_parquet(folder / name / "rows.parquet")
         log.info("index", corpus=name, vectors=len(VectorIndex.load(folder / name)))
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def write_shards(state: State, trained: Trained, folder: Path) -> tuple[int, pl.DataFrame]:
-    """Score and explain shard after shard of users, a file each.
+def write_shards(state: State, trained: Trained, ledger: Ledger) -> tuple[int, pl.DataFrame]:
+    """Score and explain shard after shard of users; one that is there is left as it is.
 
     Returns:
         The number of rows; feature, null_share and outside_share, see `rank.health`.
     """
-    for name in ("shards", "reasons"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
     options = state.material.config.scoring
     explain = Reasons(state, trained.models, per_user=options.reasons_per_user)
     seen = seen_range(trained.models[0].classifier)
-    counts: list[pl.DataFrame] = []
-    rows = 0
     with progress("score users", len(state.users)) as advance:
         for number, users in enumerate(state.shards()):
-            pairs = state.candidates(users)
-            features = state.describe(pairs)
-            counts.append(count(features, seen))
-            scored = score_pairs(state, trained.models, pairs, features, threads=options.threads)
-            reasons, sentences = explain(scored, pairs, features)
-            shard = predictions(scored, trained.models, state).join(
-                sentences, on=sentences.columns[:-1], how="left", maintain_order="left"
-            )
-            shard.write_parquet(folder / "shards" / f"{number:06d}.parquet")
-            reasons.write_parquet(folder / "reasons" / f"{number:06d}.parquet")
-            rows += len(shard)
+            step = f"score:{number:06d}"
+            if not ledger.holds(step):
+                pairs = state.candidates(users)
+                features = state.describe(pairs)
+                scored = score_pairs(
+                    state, trained.models, pairs, features, threads=options.threads
+                )
+                reasons, sentences = explain(scored, pairs, features)
+                shard = predictions(scored, trained.models, state).join(
+                    sentences, on=sentences.columns[:-1], how="left", maintain_order="left"
+                )
+                parts = {"shards": shard, "reasons": reasons, "health": count(features, seen)}
+                ledger.note(
+                    step,
+                    *(
+                        write_parquet(frame, ledger.folder / part / f"{number:06d}.parquet")
+                        for part, frame in parts.items()
+                    ),
+                )
             advance(len(users))
     for name in ("shards", "reasons"):
-        seal(folder / name)
-    return rows, shares(pl.concat(counts))
+        seal(ledger.folder / name)
+    counts = pl.read_parquet(ledger.folder / "health" / "*.parquet")
+    shards = pl.scan_parquet(ledger.folder / "shards" / "*.parquet")
+    return shards.select(pl.len()).collect().item(), shares(counts)
 
 
-def _text_counts(embedded: dict[str, EmbeddedTexts]) -> pl.DataFrame:
-    rows = [
-        (source, len(found.vectors), found.encoded, found.cached, found.empty)
-        for source, found in embedded.items()
-    ]
-    names = ["texts", "encoded", "cached", "empty"]
-    schema = {"source": pl.String} | dict.fromkeys(names, pl.Int64)
-    return pl.DataFrame(rows, schema, orient="row")
+def propensities(state: State, trained: Trained, ledger: Ledger) -> pl.DataFrame:
+    """Whether each user does it at all, from the run's file where that is there."""
+    path = ledger.folder / PROPENSITIES
+    if not ledger.holds("score:users"):
+        of_users = user_table(state, trained.propensities, model_version=trained.version)
+        ledger.note("score:users", write_parquet(of_users, path))
+    return pl.read_parquet(path)

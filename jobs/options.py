@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from jobs.config import Config
     from jobs.nightly import Night
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
@@ -21,6 +22,15 @@ Root = Annotated[Path, typer.Option(help="Where relative paths of the sources st
 Home = Annotated[
     Path | None,
     typer.Option(help="Where everything is written. Without it: nightrank-home/NAME."),
+]
+
+
+Force = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHO: WHY",
+        help="Publish although a gate refuses it; the text is kept in the table `gates`.",
+    ),
 ]
 
 
@@ -40,8 +50,13 @@ def night_of(
         config=effective,
         as_of=parse_as_of(as_of),
         root=root.resolve(),
-        home=(home or Path("nightrank-home") / effective.name).resolve(),
+        home=home_of(effective, home),
     )
+
+
+def home_of(config: "Config", home: Path | None) -> Path:
+    """Where everything is written."""
+    return (home or Path("nightrank-home") / config.name).resolve()
 
 
 def parse_as_of(text: str | None) -> datetime:

@@ -14,9 +14,12 @@ SAMPLE_SECONDS = 0.05
 
 @dataclass
 class Stages:
-    """Collects one row for each finished stage."""
+    """Collects seconds and peak MiB of each finished stage, by its name.
 
-    rows: list[tuple[str, float, float]] = field(default_factory=list)
+    Of a stage that is gone through again, as in a resumed run, the longest time is kept.
+    """
+
+    rows: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -30,12 +33,14 @@ class Stages:
         finally:
             done.set()
             sampler.join()
-            self.rows.append((name, time.perf_counter() - started, peak[0] / 2**20))
+            now = (time.perf_counter() - started, peak[0] / 2**20)
+            self.rows[name] = max(now, self.rows.get(name, now))
 
     def frame(self) -> pl.DataFrame:
         """stage, seconds, peak_mib."""
         schema = {"stage": pl.String, "seconds": pl.Float64, "peak_mib": pl.Float64}
-        return pl.DataFrame(self.rows, schema, orient="row")
+        rows = [(name, *measured) for name, measured in self.rows.items()]
+        return pl.DataFrame(rows, schema, orient="row")
 
 
 def _sample(done: threading.Event, peak: list[int]) -> None:

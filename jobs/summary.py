@@ -9,6 +9,7 @@ from jobs.backtest import differences, spreads
 from jobs.campaigns.lists import Written
 from jobs.console import show_table
 from jobs.evaluation import SAMPLE
+from jobs.ledger import unfinished
 from jobs.nightly import Night, Outcome
 from jobs.propensity import OF_USERS
 
@@ -147,6 +148,9 @@ def show_status(night: Night) -> None:
             show_frame("Rows", connection.sql("select * exclude (run_id) from sources").pl())
     show_frame("Nights", nights.frame(night.home))
     show_table("Models", ["model"], [[path.name] for path in models.folders(night.home)])
+    if runs := unfinished(night.home):
+        rows = [(ledger.run_id, ledger.last) for ledger in runs]
+        show_table("Unfinished runs, see `nightrank resume`", ["run", "last step done"], rows)
 
 
 def show_frame(title: str, frame: pl.DataFrame) -> None:

@@ -5,18 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.options import ConfigFile, Home, Root, night_of
+from jobs.session import one_at_a_time
+
 if TYPE_CHECKING:
     from jobs.campaigns.lists import Lists
 
 app = typer.Typer()
-
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
-Root = Annotated[Path, typer.Option(help="Where relative paths of the sources start.")]
-Home = Annotated[
-    Path | None,
-    typer.Option(help="Where everything is written. Without it: nightrank-home/NAME."),
-]
-
 
 @app.command()
 def export(config: ConfigFile, root: Root = Path(), home: Home = None) -> None:
@@ -26,8 +21,9 @@ def export(config: ConfigFile, root: Root = Path(), home: Home = None) -> None:
     from jobs import summary
     from jobs.campaigns.lists import raise_refused
 
-    lists, run_id = _of_current_night(config, root, home)
-    written = lists.write(run_id, at=datetime.now(UTC).replace(tzinfo=None))
+    with one_at_a_time(night_of(config, home=home).home, "export"):
+        lists, run_id = _of_current_night(config, root, home)
+        written = lists.write(run_id, at=datetime.now(UTC).replace(tzinfo=None))
     summary.show_lists(written)
     raise_refused(written)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from nights import SHOP, write_night
 
+from jobs.errors import STATUSES
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -116,6 +118,8 @@ def test_what_a_user_can_mend_has_a_code_and_a_sentence(
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["exit_code"], last["status"]) == (code, STATUSES[code])
 
 
 def test_an_unreadable_date_is_named(tmp_path) -> None:

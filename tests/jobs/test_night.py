@@ -150,7 +150,8 @@ def test_a_new_item_without_events_is_proposed_by_its_text(done) -> None:
 
 def test_a_second_run_encodes_nothing_and_gives_the_same_bits(done) -> None:
     night, outcome = done
-    again = nightly.run(replace(night, started_at=night.started_at + timedelta(seconds=1)))
+    later = replace(night, started_at=night.started_at + timedelta(seconds=1))
+    again = nightly.run(later, again=True)
     assert again.prepared.texts.get_column("encoded").sum() == 0
     assert outcome.prepared.texts.get_column("encoded").sum() > 0
     assert again.trained.version == outcome.trained.version

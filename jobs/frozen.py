@@ -1,0 +1,48 @@
+"""Keeps what a run has read, so that a resumed run works on the same rows."""
+
+import shutil
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from jobs.errors import ResourceError
+from jobs.ingest import SOURCES, Inputs
+from jobs.ledger import START, Ledger, write_parquet
+
+FOLDER = "inputs"
+FRAMES = tuple(field.name for field in fields(Inputs) if field.name != "as_of")
+
+
+def freeze(inputs: Inputs, ledger: Ledger) -> list[Path]:
+    """Write every frame of the inputs into the run's folder; the files."""
+    folder = ledger.folder / FOLDER
+    return [write_parquet(getattr(inputs, name), folder / f"{name}.parquet") for name in FRAMES]
+
+
+def thaw(ledger: Ledger) -> Inputs:
+    """The inputs as they were frozen.
+
+    Raises:
+        ResourceError: a file is not the one that was written.
+    """
+    if damaged := ledger.damaged("ingest"):
+        raise ResourceError(
+            f"{', '.join(map(str, damaged))}: missing or changed since {ledger.run_id} read the "
+            "sources: start a new run"
+        )
+    folder = ledger.folder / FOLDER
+    frames = {name: pl.read_parquet(folder / f"{name}.parquet") for name in FRAMES}
+    return Inputs(as_of=datetime.fromisoformat(ledger[START]["as_of"]), **frames)
+
+
+def digests(ledger: Ledger) -> list[str]:
+    """The hashes of the rows that a run is about; later rows and bad ones have no part in them."""
+    hashes: dict[str, str] = ledger["ingest"]["sha256"]
+    return [hashes[f"{FOLDER}/{source}.parquet"] for source in SOURCES]
+
+
+def remove(ledger: Ledger) -> None:
+    """Delete the rows of a run that needs them no more."""
+    shutil.rmtree(ledger.folder / FOLDER, ignore_errors=True)

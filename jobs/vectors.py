@@ -1,0 +1,99 @@
+"""The vectors of a night's texts, and how many of them were new."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from embed import (
+    Encoder,
+    VectorCache,
+    count_new,
+    embed_texts,
+    item_texts,
+    load_encoder,
+    review_texts,
+)
+from jobs.config import Config
+from jobs.console import progress
+from jobs.ingest import Inputs
+from jobs.ledger import Ledger
+from jobs.state import Material
+
+COUNTS = ("texts", "encoded", "cached", "empty")
+
+
+def encoder_of(config: Config) -> Encoder:
+    """The configured language model."""
+    options = config.encoder
+    return load_encoder(
+        options.model,
+        revision=options.revision,
+        device=options.device,
+        max_tokens=options.max_tokens,
+        batch_size=options.batch_size,
+        prompt=options.prompt,
+    )
+
+
+def cache_of(home: Path, encoder: Encoder, *, writable: bool = True) -> VectorCache:
+    """Where the encoder's vectors are kept."""
+    return VectorCache(
+        home / "cache",
+        fingerprint=encoder.fingerprint,
+        dimension=encoder.dimension,
+        writable=writable,
+    )
+
+
+def texts_of(inputs: Inputs, config: Config) -> dict[str, list[str]]:
+    """The cleaned texts of items and reviews."""
+    return {
+        "items": item_texts(
+            inputs.items, template=config.items.text, max_characters=config.items.max_characters
+        ),
+        "reviews": review_texts(inputs.reviews, max_characters=config.reviews.max_characters),
+    }
+
+
+def embed(
+    config: Config,
+    inputs: Inputs,
+    *,
+    encoder: Encoder,
+    cache: VectorCache,
+    ledger: Ledger | None = None,
+) -> tuple[Material, pl.DataFrame]:
+    """The inputs with vectors, encoding what the cache does not hold.
+
+    Returns:
+        What training and scoring work on; source, texts, encoded, cached and empty ones, as they
+        were when the run of the ledger first met them.
+    """
+    vectors, counts = [], []
+    for source, texts in texts_of(inputs, config).items():
+        counts.append((source, *_counts(texts, cache, f"embed:{source}", ledger)))
+        with progress(f"encode {source}", len(texts)) as advance:
+            vectors.append(
+                embed_texts(texts, encoder=encoder, cache=cache, on_progress=advance).vectors
+            )
+    schema = {"source": pl.String} | dict.fromkeys(COUNTS, pl.Int64)
+    return Material(config, inputs, *vectors), pl.DataFrame(counts, schema, orient="row")
+
+
+def count_texts(texts: Sequence[str], cache: VectorCache) -> list[int]:
+    """Texts; of the distinct ones, those to encode and those cached; empty ones."""
+    filled = [text for text in texts if text.strip()]
+    new = count_new(filled, cache=cache)
+    return [len(texts), new, len(set(filled)) - new, len(texts) - len(filled)]
+
+
+def _counts(
+    texts: Sequence[str], cache: VectorCache, step: str, ledger: Ledger | None
+) -> list[int]:
+    if ledger is None:
+        return count_texts(texts, cache)
+    if step not in ledger:
+        ledger.note(step, counts=count_texts(texts, cache))
+    counts: list[int] = ledger[step]["counts"]
+    return counts

@@ -1,0 +1,187 @@
+"""Nights in processes of their own that can be killed, without seconds of imports for each."""
+
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from nights import SHOP
+
+from embed import Encoder
+from jobs import cli, models, nightly, publish, vectors
+from jobs.errors import InputMissing, NothingToDo
+from jobs.ledger import Ledger, to_resume
+from jobs.nightly import Night
+from jobs.stages import Stages
+
+ROOT = Path(__file__).resolve().parents[2]
+CHUNK = 100  # texts encoded between two commits
+
+# As small as a night can be that still trains, tests and scores.
+QUICK = (
+    SHOP[: SHOP.index("[candidates]")]
+    + """
+[candidates]
+nearest = 10
+cooccurrence = 10
+popular = 10
+history = 5
+per_user = 15
+
+[[predict]]
+behaviour = "click"
+horizon_days = 14
+repeats = true
+
+[training]
+retrain_after_days = 0
+windows = 2
+max_rounds = 5
+dimensions = 4
+
+[scoring]
+users_per_shard = 150
+reasons_per_user = 3
+
+[[campaign]]
+name = "summer"
+behaviour = "click"
+items_per_user = 3
+min_probability = 0.001
+"""
+)
+
+
+_context = multiprocessing.get_context("forkserver")
+_imported_once = ["jobs.cli", "jobs.nightly", "jobs.summary", "jobs.plan", "altair", "faiss"]
+_imported_once += ["lightgbm", "sentence_transformers", "sklearn", "vl_convert"]
+
+
+def _server() -> None:
+    """One process that has everything imported and no thread started, to be forked."""
+    _context.set_forkserver_preload(_imported_once)
+    # Small frames are faster without threads.
+    one_thread = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    with patch.dict(os.environ, one_thread, PYTHONPATH=str(ROOT)):
+        forkserver.ensure_running()
+
+
+def start(function: Callable[..., None], *arguments: object) -> ForkServerProcess:
+    """Call a function of this module in a process of its own."""
+    _server()
+    process = _context.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def done(function: Callable[..., None], *arguments: object) -> int:
+    """The exit code of a process; negative, that of the signal that ended it."""
+    process = start(function, *arguments)
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def do_night(night: Night, run_id: str, encoded: Path, passed: Path | None = None) -> None:
+    """Begin a run, or go on with it where it is not published.
+
+    Args:
+        night: when and where.
+        run_id: what the run is called.
+        encoded: gets a line with the number of texts before each batch is encoded.
+        passed: names of the boundaries where a process was killed. This one is killed at the
+            first other one, whose name is added. They are after each step, and before and after
+            what is written outside the folder of the run.
+    """
+    _small_batches(encoded)
+    if passed is not None:
+        _kill_at_boundaries(passed)
+    try:
+        ledger = to_resume(night.home, run_id, night.config)
+        night = replace(night, stages=Stages(ledger.measured()))
+    except InputMissing:
+        shutil.rmtree(night.home / "runs" / run_id, ignore_errors=True)
+        ledger = nightly.begin(night, run_id)
+    except NothingToDo:
+        return
+    nightly.run(night, ledger, override="nobody: five trees know little", again=True)
+
+
+def command(
+    words: list[str], out: Path, signal_at: str | None = None, largest_file: int | None = None
+) -> None:
+    """The command line, its output in `out.stdout` and `out.stderr`.
+
+    Args:
+        words: after the command's name.
+        out: path of the files without their suffix.
+        signal_at: the process gets a SIGTERM when this step is noted.
+        largest_file: bytes; a write beyond them fails as one on a full disk does.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(f"{out}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    sys.argv = ["nightrank", *words]
+    if signal_at is not None:
+        _around(
+            Ledger,
+            "note",
+            lambda moment, _, step, *__: (
+                moment == "after" and step == signal_at and _send(signal.SIGTERM)
+            ),
+        )
+    cli.main()
+
+
+def _small_batches(encoded: Path) -> None:
+    embed, encode = vectors.embed_texts, Encoder.encode
+
+    def counted(self: Encoder, texts: list[str]) -> Any:
+        with encoded.open("a") as file:
+            file.write(f"{len(texts)}\n")
+        return encode(self, texts)
+
+    Encoder.encode = counted  # type: ignore[method-assign]
+    vectors.embed_texts = lambda *a, **options: embed(*a, chunk=CHUNK, **options)
+
+
+def _kill_at_boundaries(passed: Path) -> None:
+    known = set(passed.read_text().splitlines()) if passed.exists() else set()
+
+    def at(moment: str, name: str) -> None:
+        boundary = f"{moment} {name}"
+        if boundary not in known:
+            with passed.open("a") as file:
+                file.write(f"{boundary}\n")
+            _send(signal.SIGKILL)
+
+    for owner, name in ((publish, "build"), (publish, "make_current"), (models, "save")):
+        _around(owner, name, lambda moment, *_, name=name: at(moment, name))
+    _around(Ledger, "note", lambda moment, _, step, *__: moment == "after" and at(moment, step))
+
+
+def _around(owner: Any, name: str, told: Callable[..., object]) -> None:
+    """Let `told` know before and after each call of a function, with its first arguments."""
+    function = getattr(owner, name)
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        told("before", *arguments)
+        result = function(*arguments, **options)
+        told("after", *arguments)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def _send(number: int) -> None:
+    os.kill(os.getpid(), number)
