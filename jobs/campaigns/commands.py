@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+
 @app.command()
 def export(config: ConfigFile, root: Root = Path(), home: Home = None) -> None:
     """Write the campaign lists again, from the current night; lists that were sent stay."""

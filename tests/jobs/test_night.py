@@ -92,7 +92,7 @@ def test_positions_have_no_gap_and_the_first_are_the_more_probable(done) -> None
     assert (means["first"] > 1.3 * means["every"]).all()
 
 
-def test_positions_follow_the_ranker(done) -> None:
+def test_positions_follow_the_part_that_orders(done) -> None:
     night, outcome = done
     state = State(outcome.prepared.material, AS_OF, outcome.trained.projection, now=True)
     pairs = state.candidates(state.users[:100])  # the first shard
@@ -102,7 +102,9 @@ def test_positions_follow_the_ranker(done) -> None:
         ranked = pairs.filter(allowed).select(
             user_id=state.inputs.users["user_id"].gather(pairs.filter(allowed)["user"]),
             item_id=state.inputs.items["item_id"].gather(pairs.filter(allowed)["item"]),
-            order=pl.Series(model.ranker.score(features.filter(allowed), threads=1)),
+            order=pl.Series(
+                getattr(model, model.ordered_by).score(features.filter(allowed), threads=1)
+            ),
         )
         ranked = ranked.sort("user_id", -pl.col("order"), "item_id")
         published = read(
