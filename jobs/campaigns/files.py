@@ -60,7 +60,8 @@ def write_list(
     exported_as = _exported_ids(selection.audience.get_column("user_id"), campaign)
     audience = selection.audience.join(exported_as, on="user_id", maintain_order="left")
     kept = audience_path(home, campaign.name, run_id)
-    for folder in (path.parent, kept.parent):
+    changed = path.parent / "delta" / path.name  # apart: it names people who are not on the list
+    for folder in (changed.parent, kept.parent):
         folder.mkdir(parents=True, exist_ok=True)
     _write(kept, audience)
     rows = _laid_out(_renamed(selection.lines, exported_as), campaign)
@@ -68,8 +69,7 @@ def write_list(
     kept_runs = (run for run in sent if path.with_name(f"{run}.parquet").exists())
     last = max((run for run in kept_runs if run < run_id), default=None)
     delta = changes(rows, _of_run(path, last))
-    files = {path: rows, path.with_suffix(".delta.csv"): delta}
-    for csv, frame in files.items():
+    for csv, frame in {path: rows, changed: delta}.items():
         _write(csv.with_suffix(".parquet"), frame)
         _write(csv, frame)
     _write_manifest(path, selection, audience, delta, last)
@@ -176,9 +176,8 @@ def _seen(rows: pl.DataFrame) -> list[str]:
 
 def _previous(path: Path, run_id: str) -> pl.DataFrame | None:
     """The newest list that was written, this night's own if it was already."""
-    names = (found.stem for found in path.parent.glob("[!.]*.parquet"))
-    runs = (name for name in names if not name.endswith(".delta") and name <= run_id)
-    return _of_run(path, max(runs, default=None))
+    runs = (found.stem for found in path.parent.glob("[!.]*.parquet"))
+    return _of_run(path, max((run for run in runs if run <= run_id), default=None))
 
 
 def _of_run(path: Path, run_id: str | None) -> pl.DataFrame | None:
@@ -202,8 +201,7 @@ def _write_manifest(
     delta: pl.DataFrame,
     last: str | None,
 ) -> None:
-    csv, changed = path, path.with_suffix(".delta.csv")
-    files = (csv, csv.with_suffix(".parquet"), changed, changed.with_suffix(".parquet"))
+    files = sorted(path.parent.rglob(f"{path.stem}.[cp]*"))
     arms = audience.get_column("arm")
     about = {
         "campaign": selection.campaign.name,
@@ -215,7 +213,10 @@ def _write_manifest(
         "delta": dict(delta.get_column("change").value_counts(sort=True).rows()),
         "waterfall": selection.waterfall.drop("campaign").to_dicts(),
         "configuration": selection.campaign.model_dump(mode="json"),
-        "sha256": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+        "sha256": {
+            str(file.relative_to(path.parent)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in files
+        },
     }
     manifest = path.with_suffix(".json")
     building = manifest.with_name(f".{manifest.name}.building")
