@@ -72,8 +72,8 @@ def parse_as_of(text: str | None) -> datetime:
         return today.replace(hour=0, minute=0, second=0, microsecond=0)
     try:
         given = datetime.fromisoformat(text)
-    except ValueError:
+        return given.astimezone(UTC).replace(tzinfo=None) if given.tzinfo else given
+    except (ValueError, OverflowError):
         raise ConfigError(
             f"--as-of {text!r} is no date: write 2024-03-31 or 2024-03-31T04:00:00+00:00"
         ) from None
-    return given.astimezone(UTC).replace(tzinfo=None) if given.tzinfo else given

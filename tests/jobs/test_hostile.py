@@ -1,13 +1,24 @@
 """Broken and hostile input: a known answer for each, within bounds of memory and time."""
 
+import csv
 import json
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import hostile
+import polars as pl
 import pytest
+from nights import SHOP, read, write_night
+
+from jobs import nightly
+from jobs.cli import parse_as_of
+from jobs.config import Config
+from jobs.errors import ConfigError
+from jobs.ingest import read_inputs
 
 MEMORY = 4_000_000_000  # what the reading process may allocate, in bytes
 PEAK = 1_500_000_000  # what it may touch, the corpus itself being in its memory
@@ -121,3 +132,76 @@ def test_added_columns_are_named_and_not_without_end(outcomes: Outcomes) -> None
     assert ignored["columns without a name"] == "column 1, column 6"
     assert ignored["ten thousand keys"].endswith(" and 9981 more")
     assert len(ignored["ten thousand keys"]) < 200
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "hours"),
+    [
+        ("2024-03-30T00:00:00+01:00", "2024-03-31T00:00:00+01:00", 24),
+        ("2024-03-31T00:00:00+01:00", "2024-04-01T00:00:00+02:00", 23),
+        ("2024-10-27T00:00:00+02:00", "2024-10-28T00:00:00+01:00", 25),
+    ],
+)
+def test_days_of_23_and_25_hours(tmp_path: Path, start: str, end: str, hours: int) -> None:
+    """An event each half hour: those before the end of a day of Berlin, less those before it."""
+    berlin = ZoneInfo("Europe/Berlin")
+    first = datetime.fromisoformat(start)
+    times = [(first + timedelta(minutes=30 * n)).astimezone(berlin) for n in range(-48, 100)]
+    for source, head in {"items": hostile.ITEMS, "events": hostile.EVENTS}.items():
+        (tmp_path / f"{source}.csv").write_bytes(head)
+    with (tmp_path / "events.csv").open("a") as file:
+        file.writelines(f"u1,a,{ts.isoformat()},view,\n" for ts in times)
+    config = Config(
+        name="shop",
+        sources={"items": "items.csv", "events": "events.csv"},
+        events={"weights": {"view": 1}},
+        predict=[{"behaviour": "view", "horizon_days": 1}],
+    )
+    kept = [
+        read_inputs(config, as_of=parse_as_of(as_of), root=tmp_path).events.height
+        for as_of in (start, end)
+    ]
+    assert kept[1] - kept[0] == 2 * hours
+
+
+def test_a_time_that_no_calendar_holds_is_refused_with_a_message() -> None:
+    with pytest.raises(ConfigError, match="is no date"):
+        parse_as_of("0001-01-01T00:00:00+14:00")
+
+
+ODD = ["o'brien", 'say "hi"', "a;b,c", "two\nlines", "😀", "007", "7", "=1+1", "@x", " lead",
+       "trail ", "NULL", "nan", "L" * 2000, "é", "e\u0301", "\t", "x\0y", "../up", "{0}", "%s",
+       "\\"]  # fmt: skip
+
+
+def test_odd_ids_come_back_exactly_in_tables_and_lists(tmp_path: Path) -> None:
+    night = write_night(tmp_path, SHOP.replace("max_rounds = 60", "max_rounds = 5"))
+    odd = {"item_id": odd_ids(night.root, "item"), "user_id": odd_ids(night.root, "user")}
+    for source in ("items", "users", "events", "reviews"):
+        frame = pl.read_parquet(night.root / f"{source}.parquet")
+        frame.with_columns(
+            pl.col(name).cast(pl.String).replace(ids) for name, ids in odd.items() if name in frame
+        ).write_parquet(night.root / f"{source}.parquet")
+    outcome = nightly.run(night)
+
+    published = read(night, "select user_id, item_id from predictions")
+    for name, ids in odd.items():
+        assert set(published[name].to_list()) <= set(ids.values())
+        assert set(read(night, f"select {name} from {name[:4]}s")[name]) >= set(published[name])
+    path, lines = outcome.lists["summer"]
+    exact = pl.read_parquet(path.with_suffix(".parquet")).select("user_id", "item_id")
+    assert set(exact.rows()) <= set(published.rows())
+    with path.open(newline="", encoding="utf-8") as file:
+        written = [(row["user_id"], row["item_id"]) for row in csv.DictReader(file)]
+    harmless = [tuple("'" + i if i[0] in "=+-@\t\r" else i for i in row) for row in exact.rows()]
+    assert written == harmless
+    assert lines == len(written) > 0
+    assert {i for row in exact.rows() for i in row} & set(ODD)
+
+
+def odd_ids(root: Path, kind: str) -> dict[str, str]:
+    """An odd id, told apart by a number where they are used up, for each id of a source."""
+    ids = pl.read_parquet(root / f"{kind}s.parquet")[f"{kind}_id"].drop_nulls().unique().sort()
+    return {
+        str(old): ODD[n] if n < len(ODD) else f"{ODD[n % len(ODD)]}{n}" for n, old in enumerate(ids)
+    }
