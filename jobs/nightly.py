@@ -1,7 +1,7 @@
 """The night, top to bottom: ingest, embed, train, score, publish, campaigns."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from jobs.ingest import Inputs, read_inputs
 from jobs.ledger import START, Ledger, current_run, new_run_id, settings_digest, write_parquet
 from jobs.propensity import user_table
 from jobs.reasons import Reasons
-from jobs.report import write_report
+from jobs.report import PAGE, write_report
 from jobs.scoring import predictions, score_pairs
 from jobs.signals import stop_if_asked
 from jobs.stages import Stages
@@ -209,6 +209,9 @@ def models_of(
             f"and not later than {night.as_of:%Y-%m-%d %H:%M}: use `nightrank train` first"
         )
     trained = kept or train(night, prepared)
+    folder = night.home / "models" / trained.version
+    if not (folder / PAGE).exists():  # the run was killed before it was written
+        write_report(trained, folder)
     measured = {} if kept else {"measured": night.stages.rows["train"]}
     ledger.note("train", version=trained.version, **measured)
     return trained
@@ -345,17 +348,15 @@ def write_shards(state: State, trained: Trained, ledger: Ledger) -> tuple[int, p
                     sentences, on=sentences.columns[:-1], how="left", maintain_order="left"
                 )
                 parts = {"shards": shard, "reasons": reasons, "health": count(features, seen)}
-                ledger.note(
-                    step,
-                    *(
-                        write_parquet(frame, ledger.folder / part / f"{number:06d}.parquet")
-                        for part, frame in parts.items()
-                    ),
-                )
+                ledger.note(step, *_written(parts, ledger.folder, f"{number:06d}.parquet"))
             advance(len(users))
     counts = pl.read_parquet(ledger.folder / "health" / "*.parquet")
     shards = pl.scan_parquet(ledger.folder / "shards" / "*.parquet")
     return shards.select(pl.len()).collect().item(), shares(counts)
+
+
+def _written(parts: Mapping[str, pl.DataFrame], folder: Path, name: str) -> list[Path]:
+    return [write_parquet(frame, folder / part / name) for part, frame in parts.items()]
 
 
 def propensities(state: State, trained: Trained, ledger: Ledger) -> pl.DataFrame:

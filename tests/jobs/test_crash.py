@@ -117,6 +117,8 @@ def assert_same(night: Night, undisturbed: Night) -> None:
     assert found.keys() == wanted.keys()
     for name, frame in wanted.items():
         assert_frame_equal(found[name], frame, check_exact=True)
+    (version,) = found["runs"].get_column("model_version")
+    assert (night.home / "models" / version / "report.html").exists()
 
 
 def test_a_night_killed_at_every_boundary_is_the_same_night(world: World, tmp_path: Path) -> None:
