@@ -31,8 +31,8 @@ _QUARANTINE = {
 }
 _NAMES = 20  # of ignored columns that are listed
 
-# Columns whose values a message may quote: what people are called or wrote is not for a log.
-_SHOWN = ["item_id", "ts", "created_at", "behaviour", "value", "rating", "consent", "price"]
+# What a message may quote of people's rows: what they are called or wrote is not for a log.
+_SHOWN = ["item_id", "ts", "created_at", "behaviour", "value", "rating", "consent"]
 
 Frames = dict[Source, pl.DataFrame]
 
@@ -276,7 +276,8 @@ def _refuse_bad_shares(config: Config, report: pl.DataFrame, quarantine: pl.Data
         f"({quarantined / (kept + quarantined):.1%}) break the contract"
         for source, kept, quarantined in bad.select("source", "kept", "quarantined").iter_rows()
     )
-    shown = pl.when(pl.col("column").is_in(_SHOWN)).then("value").alias("value")
+    may_be_quoted = (pl.col("source") == "items") | pl.col("column").is_in(_SHOWN)
+    shown = pl.when(may_be_quoted).then("value").alias("value")
     counts = (
         quarantine.with_columns(shown)
         .filter(pl.col("source").is_in(bad.get_column("source").implode()))

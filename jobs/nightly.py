@@ -1,7 +1,7 @@
 """The night, top to bottom: ingest, embed, train, score, publish, campaigns."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -364,19 +364,17 @@ def write_shards(state: State, trained: Trained, ledger: Ledger) -> tuple[int, p
                     sentences, on=sentences.columns[:-1], how="left", maintain_order="left"
                 )
                 parts = {"shards": shard, "reasons": reasons, "health": count(features, seen)}
-                ledger.note(
-                    step,
-                    *(
-                        write_parquet(frame, ledger.folder / part / f"{number:06d}.parquet")
-                        for part, frame in parts.items()
-                    ),
-                )
+                ledger.note(step, *_written(parts, ledger.folder, f"{number:06d}.parquet"))
             advance(len(users))
     for name in ("shards", "reasons"):
         seal(ledger.folder / name)
     counts = pl.read_parquet(ledger.folder / "health" / "*.parquet")
     shards = pl.scan_parquet(ledger.folder / "shards" / "*.parquet")
     return shards.select(pl.len()).collect().item(), shares(counts)
+
+
+def _written(parts: Mapping[str, pl.DataFrame], folder: Path, name: str) -> list[Path]:
+    return [write_parquet(frame, folder / part / name) for part, frame in parts.items()]
 
 
 def propensities(state: State, trained: Trained, ledger: Ledger) -> pl.DataFrame:

@@ -44,10 +44,10 @@ class Figure:
 
 
 def write_report(trained: Trained, folder: Path) -> Path:
-    """Write `report.html` into a folder; its path."""
-    page = folder / PAGE
-    page.write_text(render(trained), encoding="utf-8")
-    return page
+    """Write `report.html` into a folder, by one rename; its path."""
+    building = folder / f".{PAGE}.building"
+    building.write_text(render(trained), encoding="utf-8")
+    return building.replace(folder / PAGE)
 
 
 def render(trained: Trained) -> str:
