@@ -60,7 +60,7 @@ class Shown:
         columns: Columns = {
             "pair_times_shown": self._decayed(place, size),
             "pair_times_ignored": np.bincount(place[np.isnan(self.until_event)], minlength=size),
-            "pair_days_since_shown": minimum_by(place, self.age, size),
+            "pair_days_since_shown": minimum_by(place.astype(np.int32), self.age, size),
         }
         return PairTable(keys, columns, self.sizes[1])
 
