@@ -15,10 +15,10 @@ import pytest
 from nights import SHOP, read, write_night
 
 from jobs import nightly
-from jobs.cli import parse_as_of
 from jobs.config import Config
 from jobs.errors import ConfigError
 from jobs.ingest import read_inputs
+from jobs.options import parse_as_of
 
 MEMORY = 4_000_000_000  # what the reading process may allocate, in bytes
 PEAK = 1_500_000_000  # what it may touch, the corpus itself being in its memory
