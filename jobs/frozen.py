@@ -8,10 +8,11 @@ from pathlib import Path
 import polars as pl
 
 from jobs.errors import ResourceError
-from jobs.ingest import SOURCES, Inputs
+from jobs.ingest import Inputs
 from jobs.ledger import START, Ledger, write_parquet
 
 FOLDER = "inputs"
+ABOUT = ("quarantine", "report")  # what tells of rows, and of later ones too
 FRAMES = tuple(field.name for field in fields(Inputs) if field.name != "as_of")
 
 
@@ -40,7 +41,7 @@ def thaw(ledger: Ledger) -> Inputs:
 def digests(ledger: Ledger) -> list[str]:
     """The hashes of the rows that a run is about; later rows and bad ones have no part in them."""
     hashes: dict[str, str] = ledger["ingest"]["sha256"]
-    return [hashes[f"{FOLDER}/{source}.parquet"] for source in SOURCES]
+    return [hashes[f"{FOLDER}/{name}.parquet"] for name in FRAMES if name not in ABOUT]
 
 
 def remove(ledger: Ledger) -> None:

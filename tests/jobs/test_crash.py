@@ -36,10 +36,10 @@ class World:
 
     def trial(self, home: Path) -> Night:
         """The same night with the home as it was before, its vectors gone."""
-        scores = self.night.home / f"scores-{YESTERDAY}.duckdb"
         home.mkdir()
-        shutil.copy(scores, home)
-        (home / CURRENT).symlink_to(scores.name)
+        for path in self.night.home.glob(f"scores-{YESTERDAY}.*"):
+            shutil.copy(path, home)
+        (home / CURRENT).symlink_to(f"scores-{YESTERDAY}.duckdb")
         shutil.copytree(self.night.home / "models.before", home / "models")
         return replace(self.night, home=home)
 

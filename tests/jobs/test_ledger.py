@@ -1,6 +1,7 @@
 """What is kept of a run while it goes, and which run is gone on with."""
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from nights import SHOP, write_night
 
 from jobs.config import Config
 from jobs.errors import ConfigError, InputMissing, NothingToDo, ResourceError
+from jobs.frozen import FRAMES, digests, freeze
+from jobs.ingest import read_inputs
 from jobs.ledger import (
     Ledger,
     new_run_id,
@@ -139,6 +142,22 @@ def test_another_configuration_is_another_run(tmp_path: Path, config: Config) ->
     moved = config.sources.model_copy(update={"attach": {"shop": "password=new"}})
     same = config.model_copy(update={"sources": moved})
     assert to_resume(tmp_path, "a", same).run_id == "a"
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_rows_of_any_kind_make_another_night_and_later_or_bad_ones_do_not(
+    name: str, tmp_path: Path
+) -> None:
+    night = write_night(tmp_path, SHOP)
+    inputs = read_inputs(night.config, as_of=night.as_of, root=night.root)
+    frame = getattr(inputs, name)
+    more = pl.concat([frame, frame.tail(1)]) if len(frame) else frame.clear(1)
+    found = []
+    for run_id, rows in (("a", inputs), ("b", replace(inputs, **{name: more}))):
+        ledger = begun(tmp_path, run_id, night.config)
+        ledger.note("ingest", *freeze(rows, ledger))
+        found.append(digests(ledger))
+    assert (found[0] == found[1]) == (name in ("quarantine", "report"))
 
 
 def test_names_sort_by_the_time_they_look_at_then_by_start() -> None:
