@@ -8,8 +8,9 @@ ENCODERS_FROM_PACKAGES := HF_HUB_OFFLINE=1
 demo: .venv/installed
 	$(ENCODERS_FROM_PACKAGES) $(BIN)/nightrank demo
 
+# Two processes of one thread each; a file stays in one, with its fixtures.
 test: .venv/installed
-	$(ENCODERS_FROM_PACKAGES) $(BIN)/python -m pytest -q tests embed index rank jobs benchmarks --doctest-modules
+	OMP_NUM_THREADS=1 $(ENCODERS_FROM_PACKAGES) $(BIN)/python -m pytest -q -n 2 --dist loadfile tests embed index rank jobs benchmarks --doctest-modules
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -110,10 +110,10 @@ def _build(
         for name, frame in tables.items():
             _write(connection, name, frame, run)
         _write_run(connection, run)
+        _check_predictions(connection, shards)
         for name, frame in derive(connection).items():
             _write(connection, name, frame, run)
         mart.write(connection, last=building.parent / CURRENT, options=options)
-        _check_predictions(connection, shards)
         rows = _rows(connection)
         connection.execute("use memory")
         connection.execute("checkpoint scores")

@@ -45,7 +45,7 @@ def point(home: Path, night: int) -> Path:
 
 def test_parquet_files_hold_the_views_row_by_row(home, tmp_path) -> None:
     rows = to_parquet(home / "current.duckdb", tmp_path / "copy")
-    assert len(rows) == 11
+    assert len(rows) == 12
     assert rows["runs_v1"] == 3
     for view, count in rows.items():
         copied = pl.read_parquet(tmp_path / "copy" / "current" / f"{view}.parquet")

@@ -16,7 +16,8 @@ from jobs.dictionary import tables
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 VIEWS = [
-    "calibration_v1", "campaign_waterfall_v1", "candidate_misses_v1", "data_dictionary",
+    "calibration_v1", "campaign_lift_v1", "campaign_waterfall_v1", "candidate_misses_v1",
+    "data_dictionary",
     "freshness_v1", "item_demand_v1", "metrics_v1", "predictions_v1", "quarantine_v1", "runs_v1",
     "user_propensity_v1",
 ]  # fmt: skip

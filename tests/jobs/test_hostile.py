@@ -188,7 +188,8 @@ def test_odd_ids_come_back_exactly_in_tables_and_lists(tmp_path: Path) -> None:
     for name, ids in odd.items():
         assert set(published[name].to_list()) <= set(ids.values())
         assert set(read(night, f"select {name} from {name[:4]}s")[name]) >= set(published[name])
-    path, lines = outcome.lists["summer"]
+    (made,) = (made for made in outcome.lists if made.campaign == "summer")
+    path, lines = made.path, made.lines
     exact = pl.read_parquet(path.with_suffix(".parquet")).select("user_id", "item_id")
     assert set(exact.rows()) <= set(published.rows())
     with path.open(newline="", encoding="utf-8") as file:

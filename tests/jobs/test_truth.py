@@ -47,6 +47,7 @@ repeats = true
 learning_rate = 0.1
 num_leaves = 8
 min_rows_per_leaf = 500
+windows = 5
 """
 
 

@@ -5,11 +5,42 @@ from pathlib import Path
 
 import polars as pl
 
+from jobs.campaigns.lift import LIFT
+from jobs.campaigns.selection import WATERFALL
+from jobs.config_sections import MartConfig
 from jobs.ingest import Inputs
 from jobs.manifest import seal
 from jobs.publish import Run, build, make_current
 
 FIRST = datetime(2025, 6, 1)
+# Tables that the mart has views of, and that these nights have nothing to say in.
+_OF_MODELS = {"behaviour": pl.String, "model": pl.String, "segment": pl.String}
+_PAIR = {"user_id": pl.String, "item_id": pl.String}
+EMPTY = {
+    name: pl.DataFrame(schema=schema)
+    for name, schema in {
+        "user_propensity": {
+            "as_of": pl.Datetime("us"), "user_id": pl.String, "behaviour": pl.String,
+            "horizon_days": pl.Int32, "probability": pl.Float64, "model_version": pl.String,
+        },
+        "metrics": {**_OF_MODELS, "metric": pl.String, "value": pl.Float64},
+        "calibration": {
+            **_OF_MODELS, "bins": pl.String, "bin": pl.Int32,
+            **dict.fromkeys(("pairs", "positives"), pl.Int64),
+            **dict.fromkeys(("predicted", "observed", "low", "high"), pl.Float64),
+        },
+        "candidate_misses": {
+            "behaviour": pl.String, "as_of": pl.Datetime("us"), **_PAIR,
+            "generator": pl.String, "rank": pl.Int32, "reason": pl.String,
+        },
+        "quarantine": {
+            **dict.fromkeys(("source", "rule", "file"), pl.String), "row": pl.Int64,
+            **dict.fromkeys(("column", "value"), pl.String),
+        },
+        "campaign_waterfall": WATERFALL,
+        "campaign_lift": LIFT,
+    }.items()
+}  # fmt: skip
 
 
 def rows(users: int = 3, *, probability: float | None = 0.25) -> pl.DataFrame:
@@ -57,15 +88,24 @@ def publish_night(home: Path, number: int, *shards: pl.DataFrame) -> Path:
         shards=folder / "shards",
         reasons=folder / "reasons",
         inputs=_inputs(),
-        tables={"gates": gates, "stages": stages},
+        tables={"gates": gates, "stages": stages, **EMPTY},
         derive=lambda _: {},
+        options=MartConfig(),
     )
     make_current(finished)
     return finished
 
 
 def _inputs() -> Inputs:
-    items = pl.DataFrame({"item_id": ["i1", "i2"], "title": ["A", "B"], "description": [None] * 2})
+    items = pl.DataFrame(
+        {
+            "item_id": ["i1", "i2"],
+            "title": ["A", "B"],
+            "description": [None] * 2,
+            "category": ["a", None],
+            "brand": ["x", "y"],
+        }
+    )
     users = pl.DataFrame({"user_id": [f"u{n}" for n in range(3)], "consent": [True] * 3})
     events = pl.DataFrame(
         {"user": [0], "item": [1], "ts": [FIRST], "behaviour": ["purchase"]},
