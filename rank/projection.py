@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 Values = NDArray[np.float32]
+# Of the widest spread: what spreads less is rounding, and differs from machine to machine.
+SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,10 @@ class Projection:
 
     @classmethod
     def fit(cls, vectors: Values, *, dimensions: int) -> "Projection":
-        """Fit on the rows of `vectors` (n, d) that are not zero; fewer rows give fewer dimensions.
+        """Fit on the rows of `vectors` (n, d) that are not zero.
 
-        The caller passes only items that were known before the first label window.
+        Fewer rows, or directions that they differ in, give fewer dimensions. The same for any
+        number of threads. The caller passes only items that were known before the first label window.
         """
         from sklearn.decomposition import PCA
 
@@ -33,11 +37,16 @@ class Projection:
         if count == 0:
             width = vectors.shape[1]
             return cls(np.zeros(width, np.float32), np.zeros((0, width), np.float32))
-        pca = PCA(n_components=count, svd_solver="covariance_eigh").fit(present.astype(np.float64))
-        return cls(pca.mean_.astype(np.float32), pca.components_.astype(np.float32))
+        pca = PCA(n_components=count, svd_solver="covariance_eigh")
+        with threadpool_limits(limits=1):  # several threads would round differently
+            pca.fit(present.astype(np.float64))
+        spread = pca.explained_variance_
+        kept = spread > SMALLEST * spread[0]
+        return cls(pca.mean_.astype(np.float32), pca.components_[kept].astype(np.float32))
 
     def __call__(self, vectors: Values) -> Values:
         """(n, dimensions) float32; NaN for zero rows, which stand for "no text"."""
-        compressed = (vectors - self.mean) @ self.components.T
+        with threadpool_limits(limits=1):
+            compressed = (vectors - self.mean) @ self.components.T
         compressed[~vectors.any(axis=1)] = np.nan
         return np.asarray(compressed, dtype=np.float32)

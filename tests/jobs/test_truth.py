@@ -45,7 +45,7 @@ horizon_days = {HORIZON}
 repeats = true
 [training]
 learning_rate = 0.1
-num_leaves = 8
+num_leaves = 16
 min_rows_per_leaf = 500
 windows = 5
 """

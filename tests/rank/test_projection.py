@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits
 
 from rank.projection import Projection
 
@@ -46,3 +47,26 @@ def test_the_input_is_left_alone(vectors: np.ndarray) -> None:
     before = vectors.copy()
     Projection.fit(vectors, dimensions=2)(vectors)
     assert np.array_equal(vectors, before)
+
+
+def test_directions_that_only_rounding_differs_in_are_dropped() -> None:
+    kinds = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)
+    projection = Projection.fit(np.repeat(kinds, 20, axis=0), dimensions=8)
+    assert projection.components.shape == (2, 8)  # three points lie in a plane
+
+
+def test_texts_that_are_all_alike_have_no_direction() -> None:
+    same = np.ones((5, 4), np.float32)
+    projection = Projection.fit(same, dimensions=3)
+    assert projection(same).shape == (5, 0)
+
+
+def test_one_and_two_threads_fit_the_same() -> None:
+    vectors = np.random.default_rng(2).normal(size=(3000, 384)).astype(np.float32)
+    fits = []
+    for threads in (1, 2):
+        with threadpool_limits(limits=threads):
+            projection = Projection.fit(vectors, dimensions=16)
+            fits.append((projection.components, projection(vectors)))
+    for first, second in zip(*fits, strict=True):
+        assert np.array_equal(first, second)
