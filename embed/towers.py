@@ -1,5 +1,8 @@
 """Learns from what followed what how text vectors of a history point to the next item."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +54,7 @@ def fit_towers(
     The mean of a few models that differ by their random start. In each, both rows of an item are
     a linear map of its text plus a part of its own. An item that does not occur has only the
     first, with the mean bias: it is found by its text. A two-tower model (Covington et al., Deep
-    neural networks for YouTube recommendations, RecSys 2016).
+    neural networks for YouTube recommendations, RecSys 2016). The same for any number of threads.
 
     Args:
         vectors: (n_items, w) texts of the items, zero rows without text.
@@ -61,12 +64,26 @@ def fit_towers(
     """
     known = np.unique(np.concatenate([histories.indices, following])).astype(np.int64)
     places, columns = np.searchsorted(known, following), sp.csr_array(histories[:, known])
-    fitted = []
-    for number in range(MODELS):
-        model = _Model(vectors[known], torch.Generator().manual_seed(seed * MODELS + number))
-        model.fit(columns, places, _batches(len(following), seed * MODELS + number))
-        fitted.append(model.towers(vectors, known))
-    return _mean(fitted)
+
+    def one(number: int) -> Towers:
+        own_seed = seed * MODELS + number
+        model = _Model(vectors[known], torch.Generator().manual_seed(own_seed))
+        model.fit(columns, places, _batches(len(following), own_seed))
+        return model.towers(vectors, known)
+
+    with _single_threaded(), ThreadPoolExecutor(MODELS) as pool:
+        return _mean(list(pool.map(one, range(MODELS))))
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Several threads in one operation would round differently: each model has one of its own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _mean(fitted: list[Towers]) -> Towers:

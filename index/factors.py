@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from index.store import Vectors
 
@@ -39,9 +40,10 @@ def item_factors(latest: pl.DataFrame, n_items: int, *, factors: int = FACTORS) 
     if rank > 0:
         values = of_user[row] ** -USER_DAMPING * of_item[column] ** -ITEM_DAMPING
         matrix = sp.csr_array((values, (row, column)), shape=(len(users), len(items)))
-        _, strength, directions = randomized_svd(
-            matrix, rank, n_oversamples=OVERSAMPLES, n_iter=ITERATIONS, random_state=0
-        )
+        with threadpool_limits(limits=1):  # several threads would round differently
+            _, strength, directions = randomized_svd(
+                matrix, rank, n_oversamples=OVERSAMPLES, n_iter=ITERATIONS, random_state=0
+            )
         found[items, :rank] = directions.T * strength
     return found
 

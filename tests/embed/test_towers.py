@@ -137,3 +137,21 @@ def test_no_history_at_all_gives_towers_of_text() -> None:
     fitted = fit_towers(texts(), nothing, np.empty(0, np.int32), seed=0)
     assert np.isfinite(fitted.asks).all()
     assert np.isfinite(fitted.answers).all()
+
+
+def test_one_and_two_threads_learn_the_same() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(1200, 128)).astype(np.float32)
+    following = rng.integers(0, 1200, 600).astype(np.int32)
+    pairs = (np.arange(600), rng.integers(0, 1200, 600))
+    histories = sp.csr_array((np.ones(600, np.float32), pairs), shape=(600, 1200))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(fit_towers(vectors, histories, following, seed=0))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(found[0].asks, found[1].asks)
+    assert np.array_equal(found[0].answers, found[1].answers)

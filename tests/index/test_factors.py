@@ -2,6 +2,7 @@ import numpy as np
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 from worlds import ITEMS, USERS, make_snapshot
 
 from index.factors import item_factors
@@ -58,3 +59,14 @@ def test_the_newest_events_count_without_a_new_decomposition() -> None:
     expected = np.where(np.arange(ITEMS) == 4, 0, np.maximum(found @ found[4], 0))
     np.testing.assert_allclose(strength, expected, atol=1e-6)
     assert strength[::2].sum() > 10 * strength[1::2].sum()
+
+
+def test_one_and_two_threads_find_the_same() -> None:
+    rng = np.random.default_rng(0)
+    schema = {"user": pl.Int32, "item": pl.Int32}
+    pairs = pl.DataFrame(rng.integers(0, 2000, (20_000, 2)), schema, orient="row")
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(limits=threads):
+            found.append(item_factors(latest_first(pairs), 2000))
+    assert np.array_equal(*found)

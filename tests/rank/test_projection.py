@@ -37,7 +37,7 @@ def test_zero_rows_do_not_move_the_fit(vectors: np.ndarray) -> None:
     assert np.array_equal(first.components, second.components)
 
 
-@pytest.mark.parametrize(("rows", "expected"), [(60, 6), (3, 3), (0, 0)])
+@pytest.mark.parametrize(("rows", "expected"), [(60, 6), (3, 2), (0, 0)])
 def test_few_vectors_give_few_dimensions(vectors: np.ndarray, rows: int, expected: int) -> None:
     projection = Projection.fit(vectors[:rows], dimensions=20)
     assert projection(vectors).shape == (60, expected)
