@@ -123,7 +123,7 @@ class _Model:
             {"params": [*self.maps, self.bias, self.scale], "weight_decay": 0.0},
             {"params": self.own, "weight_decay": OWN_DECAY},
         ]
-        optimiser = torch.optim.AdamW(groups, lr=LEARNING_RATE)
+        optimiser = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: 1 - s / len(batches))
         places = torch.from_numpy(following)
         for rows in batches:
