@@ -278,18 +278,25 @@ def _among(frame: pl.DataFrame, known: pl.DataFrame) -> Labels:
 
 
 def _recall(misses: pl.DataFrame, *, per_user: int) -> list[Row]:
-    """The share of targets that each generator proposed, and that shorter lists would hold."""
+    """Shares of targets: that each generator proposed, alone or not; that shorter lists hold."""
     rank = misses.filter(pl.col("generator") == ALL).get_column("rank").to_numpy()
     rows: list[Row] = [
         ("nightrank", "all", f"recall@{cap}", float(np.mean(rank <= cap)))
         for cap in CAPS
         if cap <= per_user and len(rank)
     ]
-    proposed = pl.col("rank").is_not_null().mean()
-    shares = misses.filter(pl.col("generator") != ALL).group_by("generator", maintain_order=True)
+    proposed = pl.col("rank").is_not_null()
+    alone = proposed & (proposed.sum().over("user_id", "item_id") == 1)
+    by_generator = (
+        misses.filter(pl.col("generator") != ALL)
+        .with_columns(candidate_recall=proposed, unique_recall=alone)
+        .group_by("generator", maintain_order=True)
+        .agg(pl.col("candidate_recall", "unique_recall").mean())
+    )
     return rows + [
-        ("nightrank", f"generator:{name}", "candidate_recall", share)
-        for name, share in shares.agg(proposed).iter_rows()
+        ("nightrank", f"generator:{row['generator']}", metric, row[metric])
+        for row in by_generator.iter_rows(named=True)
+        for metric in ("candidate_recall", "unique_recall")
     ]
 
 

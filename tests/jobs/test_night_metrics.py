@@ -94,7 +94,14 @@ def test_shares_of_the_misses_are_the_recall_of_the_metrics(done) -> None:
     differing = read(
         night,
         """
-        with shares as (
+        with alone as (
+            select behaviour, generator, avg((reason = 'proposed' and proposers = 1)::int) as share
+            from (
+                select *, count(*) filter (reason = 'proposed')
+                          over (partition by behaviour, user_id, item_id) as proposers
+                from candidate_misses where generator <> 'all'
+            ) group by behaviour, generator
+        ), shares as (
             select behaviour, 'nightrank' as model, 'all' as segment,
                    unnest(['candidate_recall', 'recall@10', 'recall@20']) as metric,
                    unnest([avg((rank is not null)::int), avg((coalesce(rank, 99) <= 10)::int),
@@ -104,13 +111,16 @@ def test_shares_of_the_misses_are_the_recall_of_the_metrics(done) -> None:
             select behaviour, 'nightrank', 'generator:' || generator, 'candidate_recall',
                    avg((reason = 'proposed')::int)
             from candidate_misses where generator <> 'all' group by behaviour, generator
+            union all
+            select behaviour, 'nightrank', 'generator:' || generator, 'unique_recall', share
+            from alone
         )
         select count(*) as compared, count(*) filter (abs(share - value) > 1e-12) as differing
         from shares join metrics using (behaviour, model, segment, metric)
         """,
     )
     generators = len(night.config.candidates.budgets)
-    assert differing.rows() == [(2 * (3 + generators), 0)]
+    assert differing.rows() == [(2 * (3 + 2 * generators), 0)]
 
 
 def test_segments_share_out_the_pairs_and_the_positives(done) -> None:
