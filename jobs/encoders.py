@@ -1,7 +1,6 @@
 """What `nightrank doctor --encoder` measures: each way to encode, on texts of the sources."""
 
 from collections.abc import Iterator
-from dataclasses import astuple
 from statistics import median
 
 import numpy as np
