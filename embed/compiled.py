@@ -12,6 +12,7 @@ import logging
 import shutil
 import sys
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +35,8 @@ CALIBRATION_TOKENS = 512
 MANIFEST = "manifest.json"
 # A conversion in float32 keeps the vectors of the probes as close as this.
 FAITHFUL = 1e-5
-_PROBES = ["a text", "another text, of more words than the first has"]
+_TRACED = ["a text", "another text, of more words than the first has"]
+_PROBES = ["three texts", "more of them, and of other lengths than those traced", "one"]
 
 
 class CompiledEngine:
@@ -97,24 +99,25 @@ def convert(transformer: SentenceTransformer, *, prompt: str) -> Network:
     Raises:
         EncoderError: if it cannot be converted, or gives other vectors then.
     """
-    features = transformer.preprocess(_PROBES, prompt=prompt)
+    features = transformer.preprocess(_TRACED, prompt=prompt)
     names = [name for name in features if isinstance(features[name], torch.Tensor)]
     others = {name: value for name, value in features.items() if name not in names}
     tokens = tuple(features[name] for name in names)
     ov = import_openvino()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what tracing may miss: the outcome is checked
             network = ov.convert_model(
                 _Tokens(transformer, names, others).eval(), example_input=tokens
             )
-        found = ov.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
-            _inputs(features)
-        )[0]
-    except Exception as error:  # whatever torch's tracing or the conversion trips over
+        compiled = ov.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        probes = transformer.preprocess(_PROBES, prompt=prompt)
+        found = compiled(_inputs(probes))[0]
+    except Exception as error:  # whatever tracing or the conversion trips over
         raise EncoderError(
             f"OpenVINO cannot convert the language model ({error}): set encoder.backend to 'torch'."
         ) from error
-    similar = (found * vectors_of(transformer, features)).sum(axis=1).min()
+    similar = (found * vectors_of(transformer, probes)).sum(axis=1).min()
     if not similar > 1 - FAITHFUL:
         raise EncoderError(
             f"Converted for OpenVINO, the language model gives vectors of cosine {similar:.6f} to "

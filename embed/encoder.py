@@ -125,8 +125,6 @@ def load_encoder(
             is given; if backend, precision and device do not go together, or are not installed.
     """
     quieten()
-    from embed import engines
-
     devices = _devices(device)
     first = devices[0] if len(devices) == 1 else "cpu"
     transformer = load_transformer(model, revision=revision, device=first).float().eval()
@@ -144,23 +142,17 @@ def load_encoder(
         "normalised": True,
         "content": _content_hash(transformer),
     }
-    engine: Engine
     if _backend(backend, precision, devices, transformer) == "openvino":
         making["backend"] = "openvino"
-        engine = _compiled(transformer, precision, making, prompt, calibrations, sample)
+        engine = _on_openvino(transformer, precision, making, prompt, calibrations, sample)
     else:
-        transformer = transformer.to(engines.PRECISIONS[precision])
-        engine = (
-            engines.DevicesEngine(transformer, devices)
-            if len(devices) > 1
-            else engines.TorchEngine(transformer)
-        )
+        engine = _on_torch(transformer, precision, devices)
     return Encoder(
         transformer,
         engine,
         fingerprint=_digest(making),
         device=",".join(devices),
-        batch_tokens=batch_tokens or (CPU_TOKENS if first == "cpu" else GPU_TOKENS),
+        batch_tokens=batch_tokens or (CPU_TOKENS if devices[0] == "cpu" else GPU_TOKENS),
         prompt=prompt,
     )
 
@@ -204,7 +196,18 @@ def _backend(
     return chosen
 
 
-def _compiled(
+def _on_torch(
+    transformer: "SentenceTransformer", precision: str, devices: Sequence[str]
+) -> "Engine":
+    from embed.engines import PRECISIONS, DevicesEngine, TorchEngine
+
+    transformer = transformer.to(PRECISIONS[precision])
+    if len(devices) > 1:
+        return DevicesEngine(transformer, devices)
+    return TorchEngine(transformer)
+
+
+def _on_openvino(
     transformer: "SentenceTransformer",
     precision: str,
     making: dict[str, Any],
