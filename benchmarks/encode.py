@@ -71,14 +71,15 @@ def ways(home: Path, calibration: Sequence[str]) -> dict[str, Encode]:
     plain = SentenceTransformer(str(minilm_folder()), device="cpu")
     plain.max_seq_length = _max_tokens()
 
-    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+    def plainly(texts: Sequence[str]) -> NDArray[np.float32]:
         vectors: NDArray[np.float32] = plain.encode(
             list(texts), batch_size=PLAIN_BATCH, normalize_embeddings=True
         )
         return vectors
 
-    ours = {
-        name: load_encoder(
+    found: dict[str, Encode] = {PLAIN: plainly}
+    for name, (backend, precision) in OURS.items():
+        found[name] = load_encoder(
             MODEL,
             device="cpu",
             backend=backend,
@@ -87,9 +88,7 @@ def ways(home: Path, calibration: Sequence[str]) -> dict[str, Encode]:
             calibrations=home,
             sample=lambda: calibration,
         ).encode
-        for name, (backend, precision) in OURS.items()
-    }
-    return {PLAIN: encode} | ours
+    return found
 
 
 def rows(trials: dict[str, Trial], texts: int, tokens: int) -> Iterator[tuple[object, ...]]:

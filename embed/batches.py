@@ -86,4 +86,4 @@ def _cut(piece: Batch, budget: int) -> Iterator[Batch]:
 
 
 def _is_padded(value: Any, mask: Any) -> bool:
-    return getattr(value, "shape", None) == mask.shape
+    return bool(getattr(value, "shape", None) == mask.shape)
