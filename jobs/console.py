@@ -63,8 +63,8 @@ def say_failure(error: Exception, code: int) -> None:
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """Give a function that is called with the number of units just done and safely kept.
 
-    On a terminal it moves a bar; elsewhere it logs a line at most every ten seconds. Where a
-    signal asked for it, the call raises `Stopped`.
+    On a terminal it moves a bar; elsewhere it logs a line at most every ten seconds; both tell
+    how many are done in a second. Where a signal asked for it, the call raises `Stopped`.
     """
     shown = _bar(description, total) if sys.stderr.isatty() else _lines(description, total)
     with shown as show:
@@ -81,24 +81,42 @@ def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    began = time.monotonic()
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        "{task.fields[speed]}",
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda done: bar.advance(task, done)
+        task = bar.add_task(description, total=total, speed="")
+
+        def advance(more: int) -> None:
+            done = bar.tasks[task].completed + more
+            speed = f"{_per_second(done, began):,.0f}/s"
+            bar.update(task, advance=more, speed=speed)
+
+        yield advance
 
 
 @contextmanager
 def _lines(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    done, said = 0, time.monotonic()
+    began = said = time.monotonic()
+    done = 0
 
     def advance(more: int) -> None:
         nonlocal done, said
         done += more
         if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
             said = time.monotonic()
-            log.info(description, done=done, of=total)
+            log.info(description, done=done, of=total, per_second=round(_per_second(done, began)))
 
     yield advance
+
+
+def _per_second(done: float, began: float) -> float:
+    return done / max(time.monotonic() - began, 1e-3)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

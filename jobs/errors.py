@@ -86,8 +86,8 @@ STATUSES = {
 # configuration, 3 the data, 5 the machine or what is stored on it.
 ROOM_ERRORS = {
     "embed.text.TemplateError": 2,
-    "embed.encoder.EncoderNotFound": 2,
-    "embed.encoder.EncoderError": 2,
+    "embed.loading.EncoderNotFound": 2,
+    "embed.loading.EncoderError": 2,
     "embed.cache.DamagedShard": 5,
     "index.store.DamagedIndex": 5,
     "jobs.manifest.Damaged": 5,

@@ -186,7 +186,7 @@ def prepare(night: Night, inputs: Inputs | None = None, ledger: Ledger | None = 
             inputs = read(night)
     stop_if_asked()
     with night.stages("embed"):
-        encoder = encoder_of(night.config)
+        encoder = encoder_of(night.config, night.home, inputs)
         cache = cache_of(night.home, encoder)
         material, counts = embed(night.config, inputs, encoder=encoder, cache=cache, ledger=ledger)
     for row in counts.iter_rows(named=True):

@@ -45,7 +45,7 @@ class Plan:
 def plan(night: Night) -> Plan:
     """Read the sources, look for the vectors of their texts, and write nothing."""
     inputs = read(night)
-    encoder = encoder_of(night.config)
+    encoder = encoder_of(night.config, night.home)
     cache = cache_of(night.home, encoder, writable=False)
     counts = [
         (source, *count_texts(its_texts, cache))

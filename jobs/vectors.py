@@ -1,6 +1,8 @@
 """The vectors of a night's texts, and how many of them were new."""
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -23,16 +25,26 @@ from jobs.state import Material
 COUNTS = ("texts", "encoded", "cached", "empty")
 
 
-def encoder_of(config: Config) -> Encoder:
-    """The configured language model."""
+def encoder_of(config: Config, home: Path, inputs: Inputs | None = None) -> Encoder:
+    """The configured language model.
+
+    Args:
+        config: what names it.
+        home: where int8 networks are kept.
+        inputs: whose texts one is calibrated to, if there is none yet; None calibrates none.
+    """
     options = config.encoder
     return load_encoder(
         options.model,
         revision=options.revision,
         device=options.device,
+        backend=options.backend,
+        precision=options.precision,
         max_tokens=options.max_tokens,
-        batch_size=options.batch_size,
+        batch_tokens=options.batch_tokens,
         prompt=options.prompt,
+        calibrations=home / "encoders",
+        sample=None if inputs is None else partial(filled_texts, inputs, config),
     )
 
 
@@ -54,6 +66,12 @@ def texts_of(inputs: Inputs, config: Config) -> dict[str, list[str]]:
         ),
         "reviews": review_texts(inputs.reviews, max_characters=config.reviews.max_characters),
     }
+
+
+def filled_texts(inputs: Inputs, config: Config) -> list[str]:
+    """The distinct texts of items and reviews that hold more than white space."""
+    texts = chain(*texts_of(inputs, config).values())
+    return list(dict.fromkeys(text for text in texts if text.strip()))
 
 
 def embed(

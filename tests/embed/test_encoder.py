@@ -103,7 +103,7 @@ def test_fingerprint_names_all_that_decides_a_vector(
     made_alike = [
         load_encoder(name),
         load_encoder(name, prompt=""),
-        load_encoder(name, batch_size=7),
+        load_encoder(name, batch_tokens=7),
     ]
     assert {encoder.fingerprint for encoder in made_alike} == {static_encoder.fingerprint}
     same = load_encoder("packaged/all-MiniLM-L6-v2", max_tokens=256)  # what the model says itself

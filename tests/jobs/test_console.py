@@ -19,6 +19,7 @@ def test_a_log_gets_lines_with_what_is_done(
     said = captured.out + captured.err
     assert "done=10" in said
     assert "done=30" in said
+    assert "per_second=" in said
 
 
 def test_a_table_shows_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:
