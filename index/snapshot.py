@@ -1,5 +1,6 @@
 """The state before `as_of`, from which every generator proposes."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 
 from index import neighbours
 from index.attributes import overlap, same_kind
+from index.choice import DEFAULT, Indexing, choose, evenly
 from index.clusters import clusters
 from index.factors import item_factors
 from index.facts import Facts
 from index.rows import entries_where
-from index.store import VectorIndex, Vectors
+from index.store import Ids, VectorIndex, Vectors
 from index.whitening import whitened
 
 TEXT_NEIGHBOURS = 20
@@ -25,7 +27,21 @@ class Snapshot(Facts):
     """The facts with indexes of vectors, and item-to-item matrices.
 
     Row a of a matrix (n_items, n_items) holds how strongly item a speaks for eligible others.
+
+    Attributes:
+        indexing: how large corpora are searched. `new_index` and `factors` are searched exactly.
     """
+
+    indexing: Indexing = DEFAULT
+
+    @property
+    def indexes(self) -> Iterator[tuple[str, VectorIndex]]:
+        """Each corpus that users are matched with, by its name."""
+        yield "items", self.item_index
+        yield "whitened items", self.whitened_index
+        yield "reviews", self.review_index
+        if self.answers is not None:
+            yield "answers", self.answer_index
 
     @cached_property
     def whitened_items(self) -> Vectors:
@@ -34,30 +50,34 @@ class Snapshot(Facts):
 
     @cached_property
     def item_index(self) -> VectorIndex:
-        """The texts of the eligible items."""
-        return _index(self.item_vectors, self.eligible)
+        """The texts of the eligible items, asked for profiles."""
+        return self._chosen(self.item_vectors, self.eligible, self.profiles)
 
     @cached_property
     def whitened_index(self) -> VectorIndex:
-        """The whitened texts of the eligible items."""
-        return _index(self.whitened_items, self.eligible)
+        """The whitened texts of the eligible items, asked for the last ones."""
+
+        def last(users: Ids) -> Vectors:
+            return self.whitened_items[self.last_items[users, 0]]
+
+        return self._chosen(self.whitened_items, self.eligible, last)
 
     @cached_property
     def new_index(self) -> VectorIndex:
         """The texts of the new items."""
-        return _index(self.item_vectors, self.new)
+        return _exact(self.item_vectors, self.new)
 
     @cached_property
     def review_index(self) -> VectorIndex:
-        """The reviews of eligible items; an id is a row of `reviews`."""
+        """The reviews of eligible items, asked for profiles; an id is a row of `reviews`."""
         eligible = self.eligible[self.reviews.get_column("item").to_numpy()]
-        return _index(self.review_vectors, eligible)
+        return self._chosen(self.review_vectors, eligible, self.profiles)
 
     @cached_property
     def answer_index(self) -> VectorIndex:
-        """The answers of the eligible items."""
+        """The answers of the eligible items, asked for questions."""
         assert self.answers is not None
-        return _index(self.answers, self.eligible)
+        return self._chosen(self.answers, self.eligible, self.questions)
 
     @cached_property
     def cooccurrence(self) -> sp.csr_array:
@@ -99,7 +119,7 @@ class Snapshot(Facts):
     def factors(self) -> sp.csr_array:
         """(n_items, n_items): products of `index.factors.item_factors`; of items with events."""
         vectors = item_factors(self._corpus_items, self.shape[1])
-        index, k = _index(vectors, self.eligible), neighbours.NEIGHBOURS_PER_ITEM
+        index, k = _exact(vectors, self.eligible), neighbours.NEIGHBOURS_PER_ITEM
         return neighbours.by_vectors(vectors, self._asking, index, k=k)
 
     @cached_property
@@ -133,6 +153,18 @@ class Snapshot(Facts):
     def _corpus_items(self) -> pl.DataFrame:
         return neighbours.latest_first(self.item_events)
 
+    def _chosen(
+        self, vectors: Vectors, chosen: NDArray[np.bool_], asked: Callable[[Ids], Vectors]
+    ) -> VectorIndex:
+        """An index of the chosen rows, fit for what users with a history would ask."""
+        ids = np.flatnonzero(chosen).astype(np.int32)
+        active = np.unique(self.events.get_column("user").to_numpy())
+
+        def sampled(most: int) -> Vectors:
+            return asked(active[evenly(len(active), most)])
+
+        return choose(ids, vectors[ids], self.indexing, asked=sampled).on_best_device()
+
     def _eligible(self, matrix: sp.csr_array) -> sp.csr_array:
         """Only eligible columns, and the strongest of them in each row."""
         entries = matrix.tocoo()
@@ -140,6 +172,6 @@ class Snapshot(Facts):
         return neighbours.strongest(allowed, neighbours.NEIGHBOURS_PER_ITEM)
 
 
-def _index(vectors: Vectors, chosen: NDArray[np.bool_]) -> VectorIndex:
+def _exact(vectors: Vectors, chosen: NDArray[np.bool_]) -> VectorIndex:
     ids = np.flatnonzero(chosen).astype(np.int32)
     return VectorIndex.build(ids, vectors[ids]).on_best_device()

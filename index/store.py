@@ -1,75 +1,91 @@
-"""A FAISS index together with the ids of its rows, saved and loaded as one."""
+"""FAISS indexes together with the ids and vectors of their rows, saved and loaded as one."""
 
 import hashlib
 import json
-from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index import kinds
+from index.kinds import EXACT, Choice
+from index.library import import_faiss
+
 Ids = NDArray[np.int32]
 Vectors = NDArray[np.float32]
 
-_FILES = ("index.faiss", "ids.npy")
+# Queries are searched in blocks whose proposals hold about so many numbers, and of at least so
+# many queries: fewer make the matrix product slower.
+CELLS_PER_BLOCK = 2**23
+LEAST_QUERIES = 1024
 
 
 class DamagedIndex(Exception):
     """A saved index does not match the checksums written beside it."""
 
 
-class ConflictingFaiss(Exception):
-    """faiss-cpu and faiss-gpu are both installed and have overwritten each other."""
-
-
-@cache
-def import_faiss() -> Any:
-    """The faiss module, refused when two of its packages lie over each other."""
-    installed = {d.metadata["Name"].lower() for d in metadata.distributions() if d.metadata["Name"]}
-    both = sorted(n for n in installed if n.startswith("faiss-cpu") or n.startswith("faiss-gpu"))
-    if len(both) > 1:
-        raise ConflictingFaiss(
-            f"{' and '.join(both)} are both installed and overwrite each other's files: "
-            f"pip uninstall {' '.join(both)}, then install one of the extras cpu or gpu"
-        )
-    import faiss
-
-    return faiss
-
-
 @dataclass(frozen=True)
 class VectorIndex:
-    """Exact inner-product search over unit vectors, answering with the caller's ids.
+    """Inner-product search over unit vectors, answering with the caller's ids.
+
+    One FAISS index proposes rows; their similarities are then computed pair by pair from the
+    vectors, so that a similarity depends on the two vectors alone: on no other query of the call,
+    no number of threads and no kind of search. Best first, and among equals the smaller id. Which
+    of several that equal the last one are found, FAISS decides.
 
     Attributes:
         ids: (n,) the id of each indexed row.
-        faiss_index: the FAISS index; row r holds the vector of `ids[r]`.
+        flat: FAISS's IndexFlatIP; row r holds the vector of `ids[r]`.
+        proposing: the FAISS index that proposes, of the same rows; None: `flat` itself.
+        choice: of which kind that is, and how hard it searches.
+        on_device: a copy of what proposes, on GPUs.
     """
 
     ids: Ids
-    faiss_index: Any
+    flat: Any
+    proposing: Any = None
+    choice: Choice = EXACT
+    on_device: Any = None
 
     @classmethod
     def build(cls, ids: Ids, vectors: Vectors) -> "VectorIndex":
-        """Index those rows of `vectors` (n, d) that are not zero: a zero row means "no text"."""
-        faiss = import_faiss()
+        """Index those rows of `vectors` (n, d) that are not zero: a zero row means "no text".
+
+        The search is exact; see `index.choice` for large corpora.
+        """
         present = vectors.any(axis=1)
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(np.ascontiguousarray(vectors[present], dtype=np.float32))
-        return cls(ids=np.asarray(ids, dtype=np.int32)[present], faiss_index=index)
+        flat = import_faiss().IndexFlatIP(vectors.shape[1])
+        flat.add(np.ascontiguousarray(vectors[present], dtype=np.float32))
+        return cls(ids=np.asarray(ids, dtype=np.int32)[present], flat=flat)
+
+    def __post_init__(self) -> None:
+        if self.proposing is not None:
+            kinds.search_with(self.proposing, self.choice)
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def vectors(self) -> Vectors:
+        """(n, d): the indexed vectors; read them, and only while the index is there."""
+        shape = (self.flat.ntotal, self.flat.d)
+        found: Vectors = import_faiss().rev_swig_ptr(self.flat.get_xb(), shape[0] * shape[1])
+        return found.reshape(shape)
+
     def on_best_device(self) -> "VectorIndex":
-        """The same index on all GPUs where faiss-gpu finds one, else unchanged."""
+        """The same index, whose proposals come from all GPUs where faiss-gpu finds one.
+
+        Exact search and `ivf` move there; FAISS has the other kinds on the CPU only.
+        """
         faiss = import_faiss()
         if getattr(faiss, "get_num_gpus", lambda: 0)() == 0:
             return self
-        return VectorIndex(ids=self.ids, faiss_index=faiss.index_cpu_to_all_gpus(self.faiss_index))
+        if self.choice.kind not in ("exact", "ivf"):
+            return self
+        return replace(self, on_device=faiss.index_cpu_to_all_gpus(self.proposing or self.flat))
 
     def search(self, queries: Vectors, k: int) -> tuple[Ids, Vectors]:
         """The `k` nearest ids of each query and their similarities, best first.
@@ -85,22 +101,48 @@ class VectorIndex:
         k = min(k, len(self))
         ids = np.full((len(queries), k), -1, dtype=np.int32)
         similarities = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        askable = np.isfinite(queries).all(axis=1) & queries.any(axis=1)
-        if k == 0 or not askable.any():
-            return ids, similarities
-        asked = np.ascontiguousarray(queries[askable], dtype=np.float32)
-        found, rows = self.faiss_index.search(asked, k)
-        ids[askable] = np.where(rows >= 0, self.ids[rows], -1)
-        similarities[askable] = np.where(rows >= 0, found, -np.inf)
+        askable = np.flatnonzero(np.isfinite(queries).all(axis=1) & queries.any(axis=1))
+        if k > 0:
+            for rows in self._blocks(askable, k):
+                asked = np.ascontiguousarray(queries[rows], dtype=np.float32)
+                ids[rows], similarities[rows] = self._nearest(asked, k)
         return ids, similarities
+
+    def _blocks(self, rows: NDArray[np.int64], k: int) -> Iterator[NDArray[np.int64]]:
+        size = max(CELLS_PER_BLOCK // kinds.proposed(self.choice, k), LEAST_QUERIES)
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
+
+    def _nearest(self, asked: Vectors, k: int) -> tuple[Ids, Vectors]:
+        """Likewise, of queries (q, d) that all have a direction."""
+        proposing = self.on_device or self.proposing or self.flat
+        rows = proposing.search(asked, min(kinds.proposed(self.choice, k), len(self)))[1]
+        similarities = self._similarities(asked, rows)
+        found = np.where(rows >= 0, self.ids[rows], -1)
+        order = np.lexsort((found, -similarities))[:, :k]
+        return np.take_along_axis(found, order, axis=1), np.take_along_axis(
+            similarities, order, axis=1
+        )
+
+    def _similarities(self, asked: Vectors, rows: NDArray[np.int64]) -> Vectors:
+        """(q, p): inner product of each query with the vectors of its rows; -inf where -1."""
+        faiss = import_faiss()
+        found = np.empty(rows.shape, dtype=np.float32)
+        to, of, at = (faiss.swig_ptr(array) for array in (found, asked, rows))
+        vectors, dimension = self.flat.get_xb(), self.flat.d
+        faiss.fvec_inner_products_by_idx(to, of, vectors, at, dimension, *rows.shape)
+        return found
 
     def save(self, folder: Path) -> None:
         """Write the index, its ids and a manifest of SHA-256 checksums into `folder`."""
         faiss = import_faiss()
         folder.mkdir(parents=True, exist_ok=True)
-        faiss.write_index(self.faiss_index, str(folder / "index.faiss"))
+        faiss.write_index(self.flat, str(folder / "vectors.faiss"))
+        if self.proposing is not None:
+            faiss.write_index(self.proposing, str(folder / "proposing.faiss"))
         np.save(folder / "ids.npy", self.ids)
-        manifest = {name: _sha256(folder / name) for name in _FILES}
+        (folder / "choice.json").write_text(json.dumps(self.choice._asdict(), indent=2))
+        manifest = {name: _sha256(folder / name) for name in _files(self.choice)}
         (folder / "manifest.json").write_text(json.dumps({"sha256": manifest}, indent=2))
 
     @classmethod
@@ -110,20 +152,35 @@ class VectorIndex:
         Raises:
             DamagedIndex: a file is missing or differs from its checksum.
         """
-        faiss = import_faiss()
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text())["sha256"]
-            damaged = [name for name in _FILES if _sha256(folder / name) != manifest[name]]
-        except (OSError, ValueError, KeyError) as error:
-            raise DamagedIndex(f"{folder} holds no complete index: {error}") from error
-        if damaged:
-            raise DamagedIndex(
-                f"{', '.join(str(folder / name) for name in damaged)}: checksum differs from "
-                f"the manifest; delete {folder} and run again to rebuild it"
-            )
+        _check(folder)
+        read = import_faiss().read_index
+        told = json.loads((folder / "choice.json").read_text())
+        choice = Choice(**{**told, "refused": tuple(told["refused"])})
         return cls(
             ids=np.load(folder / "ids.npy", allow_pickle=False),
-            faiss_index=faiss.read_index(str(folder / "index.faiss")),
+            flat=read(str(folder / "vectors.faiss")),
+            proposing=None if choice.kind == "exact" else read(str(folder / "proposing.faiss")),
+            choice=choice,
+        )
+
+
+def _files(choice: Choice) -> list[str]:
+    proposing = [] if choice.kind == "exact" else ["proposing.faiss"]
+    return ["vectors.faiss", *proposing, "ids.npy", "choice.json"]
+
+
+def _check(folder: Path) -> None:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())["sha256"]
+        damaged = [name for name, digest in manifest.items() if _sha256(folder / name) != digest]
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DamagedIndex(f"{folder} holds no complete index: {error}") from error
+    if not {*_files(EXACT)} <= {*manifest}:
+        raise DamagedIndex(f"{folder} holds no complete index: {sorted(manifest)} is all it names")
+    if damaged:
+        raise DamagedIndex(
+            f"{', '.join(str(folder / name) for name in damaged)}: checksum differs from "
+            f"the manifest; delete {folder} and run again to rebuild it"
         )
 
 

@@ -25,6 +25,7 @@ from jobs.config_sections import (
     EncoderConfig,
     EventsConfig,
     GatesConfig,
+    IndexConfig,
     ItemsConfig,
     MartConfig,
     PredictConfig,
@@ -62,6 +63,7 @@ class Config(BaseSettings):
     encoder: EncoderConfig = EncoderConfig()
     profile: ProfileConfig = ProfileConfig()
     candidates: CandidatesConfig = CandidatesConfig()
+    index: IndexConfig = IndexConfig()
     predict: list[PredictConfig] = Field(
         min_length=1, description="Give one or more [[predict]] with behaviour and horizon_days."
     )

@@ -263,6 +263,21 @@ class CandidatesConfig(Section):
         return self
 
 
+class IndexConfig(Section):
+    """How vectors are searched."""
+
+    exact_up_to: Annotated[int, Field(ge=100)] = _key(
+        1_000_000, "So many vectors of a corpus are searched through; more only in part."
+    )
+    kinds: list[Literal["ivf", "hnsw", "quantised"]] = _key(
+        ["ivf", "quantised"], "How larger corpora are searched: what is tried, in this order."
+    )
+    least_recall: Fraction = _key(
+        0.95, "A kind that finds less of the 100 nearest is refused; if all are, search is exact."
+    )
+    sample: Positive = _key(1000, "Queries that this is measured on.")
+
+
 class PredictConfig(Section):
     """A behaviour whose probability is predicted."""
 

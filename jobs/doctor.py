@@ -1,6 +1,7 @@
 """Looks at the machine, the inputs and all that is kept, and says what to do."""
 
 import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import NamedTuple
 
 import psutil
 
-from index.store import ConflictingFaiss, import_faiss
+from index import library
+from index.library import ConflictingFaiss, import_faiss
 from jobs import models, nights, publish
 from jobs.errors import NightrankError
 from jobs.ingest import read_inputs
@@ -40,7 +42,7 @@ def examine(night: Night) -> list[Finding]:
             "nothing needs doing: the next night encodes their texts again",
         ),
         "indexes": (
-            [index / MANIFEST for index in sorted((home / "runs").glob("*/index/*"))],
+            [index / MANIFEST for index in sorted((home / "runs").glob("*/index/*/"))],
             "remove the folder: every night builds its own",
         ),
         "nights": (
@@ -50,6 +52,7 @@ def examine(night: Night) -> list[Finding]:
     }
     return [
         packages(),
+        blas(),
         lock(home),
         disk(home),
         memory(home),
@@ -67,6 +70,36 @@ def packages() -> Finding:
     except (ConflictingFaiss, ImportError) as error:
         return Finding("packages", str(error), "install one of the extras cpu or gpu")
     return Finding("packages", f"faiss {version}, installed once")
+
+
+def blas() -> Finding:
+    """Whether FAISS multiplies matrices with the kernel that this processor is worth."""
+    try:
+        kernel, best = library.kernel_of_faiss(), library.best_kernel()
+    except (ConflictingFaiss, ImportError):
+        return Finding("blas", "not known without FAISS")
+    return kernel_found(kernel, best, asked=os.environ.get(library.VARIABLE))
+
+
+def kernel_found(kernel: str | None, best: str | None, *, asked: str | None) -> Finding:
+    """What there is to say of the kernel of FAISS's BLAS.
+
+    Args:
+        kernel: as threadpoolctl names it; None: FAISS has no OpenBLAS of its own.
+        best: what the processor is worth; None: not known.
+        asked: what the environment asks for.
+    """
+    if kernel is None or best is None:
+        return Finding("blas", f"kernel {kernel or 'not told'}, best {best or 'not known'}")
+    if not library.is_old(kernel, best):
+        return Finding("blas", f"kernel {kernel} of FAISS's OpenBLAS, as the processor is worth")
+    return Finding(
+        "blas",
+        f"kernel {kernel} of FAISS's OpenBLAS is older than the processor, which can {best}",
+        f"{library.VARIABLE}={asked} asks for it: unset it, or name {best}"
+        if asked
+        else f"something loads FAISS before nightrank: set {library.VARIABLE}={best}",
+    )
 
 
 def lock(home: Path) -> Finding:

@@ -93,7 +93,7 @@ ROOM_ERRORS = {
     "jobs.manifest.Damaged": 5,
     "builtins.MemoryError": 5,
     "_duckdb.OutOfMemoryException": 5,
-    "index.store.ConflictingFaiss": 5,
+    "index.library.ConflictingFaiss": 5,
     "rank.trees.TooFewPositives": 3,
     "rank.calibrate.CannotCalibrate": 3,
 }

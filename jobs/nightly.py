@@ -32,6 +32,7 @@ from jobs.vectors import cache_of, embed, encoder_of
 from rank.health import count, seen_range, shares
 
 PROPENSITIES = Path("users", "propensity.parquet")
+SEARCHED = "searched.parquet"
 
 
 @dataclass(frozen=True)
@@ -307,6 +308,7 @@ def score(
                 "contest": trained.contest,
                 "features": features,
                 "gates": checked,
+                "indexes": pl.read_parquet(folder / "index" / SEARCHED),
                 "quarantine": prepared.material.inputs.quarantine,
                 "sources": prepared.material.inputs.report,
                 "texts": prepared.texts,
@@ -327,18 +329,38 @@ def score(
 
 
 def save_indexes(state: State, folder: Path) -> list[Path]:
-    """Keep the item and review indexes with their ids, and read them back as a check; the files."""
-    inputs = state.inputs
+    """Keep the item and review indexes with their ids, and read them back as a check.
+
+    Returns:
+        The files: theirs, and a table of how each corpus is searched.
+    """
+    inputs, corpora = state.inputs, dict(state.snapshot.indexes)
     ids = {
         "items": inputs.items.select("item_id"),
         "reviews": inputs.reviews.select("user", "item", "ts"),
     }
-    indexes = {"items": state.snapshot.item_index, "reviews": state.snapshot.review_index}
-    for name, vector_index in indexes.items():
-        vector_index.save(folder / name)
-        ids[name].with_row_index("id").write_parquet(folder / name / "rows.parquet")
-        log.info("index", corpus=name, vectors=len(VectorIndex.load(folder / name)))
+    for name, rows in ids.items():
+        corpora[name].save(folder / name)
+        rows.with_row_index("id").write_parquet(folder / name / "rows.parquet")
+        VectorIndex.load(folder / name)
+    table = pl.DataFrame([_described(*corpus) for corpus in corpora.items()])
+    for row in table.iter_rows(named=True):
+        log.info("index", **row)
+    write_parquet(table, folder / SEARCHED)
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _described(corpus: str, index: VectorIndex) -> dict[str, object]:
+    choice = index.choice
+    return {
+        "corpus": corpus,
+        "kind": choice.kind,
+        "vectors": len(index),
+        "dimension": index.flat.d,
+        "recall_at_100": choice.recall,
+        "sample": choice.sample,
+        "refused": ", ".join(choice.refused),
+    }
 
 
 def write_shards(state: State, trained: Trained, ledger: Ledger) -> tuple[int, pl.DataFrame]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from index import neighbours
 from index.candidates import propose
+from index.choice import Indexing
 from index.facts import ORDER_DECAY, Weights
 from index.rows import contains
 from index.snapshot import Snapshot
@@ -221,6 +222,12 @@ class State:
             asks=self._towers.asks if config.candidates.two_tower else None,
             answers=self._towers.answers if config.candidates.two_tower else None,
             corpus=self.corpus,
+            indexing=Indexing(
+                exact_up_to=config.index.exact_up_to,
+                kinds=tuple(config.index.kinds),
+                least_recall=config.index.least_recall,
+                sample=config.index.sample,
+            ),
         )
 
     def _item_attributes(self) -> pl.DataFrame:

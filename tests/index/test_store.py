@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.store import DamagedIndex, VectorIndex
@@ -11,6 +11,7 @@ def unit(rng: np.random.Generator, rows: int, width: int = 8) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 1000), rows=st.integers(1, 40), k=st.integers(1, 50))
 def test_search_equals_brute_force(seed: int, rows: int, k: int) -> None:
     rng = np.random.default_rng(seed)
@@ -59,7 +60,7 @@ def test_saved_and_loaded_is_the_same(tmp_path) -> None:
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "ids.npy"])
+@pytest.mark.parametrize("name", ["vectors.faiss", "ids.npy", "choice.json"])
 def test_a_flipped_bit_is_noticed_and_named(tmp_path, name: str) -> None:
     VectorIndex.build(np.arange(9, dtype=np.int32), unit(np.random.default_rng(0), 9)).save(
         tmp_path
@@ -78,3 +79,24 @@ def test_a_missing_file_is_named(tmp_path) -> None:
     (tmp_path / "ids.npy").unlink()
     with pytest.raises(DamagedIndex, match=r"ids\.npy"):
         VectorIndex.load(tmp_path)
+
+
+def test_a_similarity_depends_on_the_two_vectors_alone() -> None:
+    rng = np.random.default_rng(0)
+    vectors, queries = unit(rng, 700, 48), unit(rng, 400, 48)
+    ids = np.arange(700, dtype=np.int32)
+    together = VectorIndex.build(ids, vectors).search(queries, 10)
+    alone = [VectorIndex.build(ids, vectors).search(queries[[row]], 10) for row in range(400)]
+    np.testing.assert_array_equal(together[0], np.vstack([found for found, _ in alone]))
+    np.testing.assert_array_equal(together[1], np.vstack([near for _, near in alone]))
+
+
+def test_among_equals_the_smaller_id_comes_first() -> None:
+    vectors = np.tile(unit(np.random.default_rng(0), 3), (4, 1))
+    ids = np.random.default_rng(1).permutation(100)[:12].astype(np.int32)
+    found, similarities = VectorIndex.build(ids, vectors).search(vectors[:3], 12)
+    for query, row, near in zip(range(3), found, similarities, strict=True):
+        assert row[:4].tolist() == sorted(ids[query::3].tolist())
+        for equal in np.split(row, 3):
+            assert equal.tolist() == sorted(equal.tolist())
+        assert len(np.unique(near)) == 3

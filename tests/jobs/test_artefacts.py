@@ -121,7 +121,7 @@ def test_a_damaged_index_is_built_again_with_equal_bytes(tmp_path: Path) -> None
     folder = tmp_path / "items"
     index.save(folder)
     files = {path: path.read_bytes() for path in folder.iterdir()}
-    assert len(files) == 3
+    assert len(files) == 4
     for number, path in enumerate(files):
         for place, bit in places(number, 4):
             flip(path, place, bit)
@@ -181,6 +181,23 @@ def test_what_may_go_is_old_beyond_the_counts_and_of_no_protected_night(tmp_path
     assert sum(one.size for one in removable(tmp_path, keep, now=now) if one.kind == "vectors") == (
         1000
     )
+
+
+@pytest.mark.parametrize("kernel", ["Prescott", "Sandybridge", "Haswell", "Zen"])
+def test_the_doctor_names_a_kernel_older_than_the_processor(kernel: str) -> None:
+    early = doctor.kernel_found(kernel, "SKYLAKEX", asked=None)
+    assert kernel in early.said
+    assert (early.remedy or "").endswith("set OPENBLAS_CORETYPE=SKYLAKEX")
+    asked = doctor.kernel_found(kernel, "SKYLAKEX", asked=kernel)
+    assert f"OPENBLAS_CORETYPE={kernel} asks for it" in (asked.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "best"),
+    [("SkylakeX", "SKYLAKEX"), ("Zen", "HASWELL"), (None, "SKYLAKEX"), ("Neoversev1", None)],
+)
+def test_the_doctor_has_no_remedy_for_a_kernel_that_is_not_old(kernel, best) -> None:
+    assert doctor.kernel_found(kernel, best, asked=None).remedy is None
 
 
 def test_the_doctor_finds_what_is_broken(trained: Trained, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ min_probability = 0.001
 
 
 _context = multiprocessing.get_context("forkserver")
-_imported_once = ["jobs.cli", "jobs.nightly", "jobs.summary", "jobs.plan", "altair", "faiss"]
+_imported_once = ["jobs.cli", "jobs.nightly", "jobs.summary", "jobs.plan", "altair"]
 _imported_once += ["lightgbm", "sentence_transformers", "sklearn", "vl_convert"]
 
 
