@@ -21,7 +21,7 @@ MODELS = (
     ("200 trees of 31 leaves, 140 features, many unknown", 200, 31, 140, 0.6),
 )
 # `predict` needs seconds for what the kernel does in milliseconds; both are told by the row.
-ROWS, ROWS_OF_PREDICT = 100_000, 4_000
+ROWS, ROWS_OF_PREDICT, ROWS_OF_GROWING = 100_000, 2_000, 10_000
 
 Timed = tuple[float, Floats]
 
@@ -40,7 +40,7 @@ def measured(
     name: str, trees: int, leaves: int, width: int, unknown: float, *, repeats: int, seed: int
 ) -> Iterator[tuple[str, str, int, float, str]]:
     """A row of the table for each way to score, `predict` first."""
-    model = grown(trees, leaves, generated(40_000, width, unknown, seed=seed), seed=seed)
+    model = grown(trees, leaves, generated(ROWS_OF_GROWING, width, unknown, seed=seed), seed=seed)
     features = generated(ROWS, width, unknown, seed=seed + 1).features
     few = features[:ROWS_OF_PREDICT]
     matrix = np.ascontiguousarray(few.to_numpy())  # rows together, which is what predict likes
