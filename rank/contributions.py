@@ -65,12 +65,10 @@ def contributions(trees: Trees, matrix: Matrix, family: NDArray[np.int64]) -> tu
         The base, which is the mean score of the training rows, and (families, n); together they
         sum to the raw score of each row.
     """
-    import lightgbm
-
     columns = np.ascontiguousarray(matrix.T)
     unknown = np.isnan(columns)
     base, added = 0.0, np.zeros((int(family.max()) + 1, len(matrix)))
-    for described in lightgbm.Booster(model_str=trees.text).dump_model()["tree_info"]:
+    for described in trees.booster.dump_model()["tree_info"]:
         splits, leaves = _read(described["tree_structure"])
         goes_left = [_goes_left(split, columns, unknown) for split in splits]
         for leaf in leaves:
