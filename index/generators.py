@@ -163,8 +163,9 @@ def _by_neighbours(name: str) -> Generator:
         def score_of(rows: Places, items: Places) -> Scores:
             return np.asarray(entries_reached(history, users, strength, rows, items))
 
-        best = strongest_reached(history, users, strength, Rows.of(snapshot.excluded), k)
-        return Proposals(*best, score_of=score_of)
+        barred = Rows.of(snapshot.excluded)
+        items, scores = strongest_reached(history, users, strength, barred, k)
+        return Proposals(items, scores, score_of=score_of)
 
     return generator
 

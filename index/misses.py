@@ -79,9 +79,13 @@ def _fused_rank(
     found: Mapping[str, Proposals], rows: Places, items: Positions, n_items: int
 ) -> NDArray[np.float32]:
     """(n,) rank of each pair in the whole union; NaN where nobody proposed it."""
-    *union, fused = fuse(found, n_items)
+    union_rows, union_items, fused = fuse(found, n_items)
     ranks = np.full(len(rows), np.nan, dtype=np.float32)
-    keys = (pair_keys(*pairs, n_items) for pairs in ((rows, items), union))
-    _, asked, place = np.intersect1d(*keys, assume_unique=True, return_indices=True)
+    _, asked, place = np.intersect1d(
+        pair_keys(rows, items, n_items),
+        pair_keys(union_rows, union_items, n_items),
+        assume_unique=True,
+        return_indices=True,
+    )
     ranks[asked] = fused[place]
     return ranks

@@ -29,15 +29,17 @@ def products(queries, whose, vectors, items):  # type: ignore[no-untyped-def]
     Returns:
         (q, n) float32.
     """
-    found = np.empty((queries.shape[1], len(items)), np.float32)
-    for p in range(len(items)):
-        vector = vectors[items[p]]
+    found = np.full((queries.shape[1], len(items)), np.nan, np.float32)
+    asked = np.empty((len(queries), queries.shape[1]), np.bool_)
+    for user in range(len(queries)):
         for q in range(queries.shape[1]):
-            query = queries[whose[p], q]
-            product = _product(query, vector)
-            if product == 0 and not (query.any() and vector.any()):
-                product = np.float32(np.nan)
-            found[q, p] = product
+            asked[user, q] = queries[user, q].any()
+    for p in range(len(items)):
+        user, vector = whose[p], vectors[items[p]]
+        if vector.any():  # known from its first number, which is needed anyway
+            for q in range(queries.shape[1]):
+                if asked[user, q]:
+                    found[q, p] = _product(queries[user, q], vector)
     return found
 
 
