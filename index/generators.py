@@ -22,7 +22,7 @@ from index.store import VectorIndex, Vectors
 Users = NDArray[np.int32]
 Items = NDArray[np.int32]
 Scores = NDArray[np.float32]
-Rows = NDArray[np.int64]
+Places = NDArray[np.int64]
 
 
 class Proposals(NamedTuple):
@@ -37,7 +37,7 @@ class Proposals(NamedTuple):
 
     items: Items
     scores: Scores
-    score_of: Callable[[Rows, Rows], Scores] | None = None
+    score_of: Callable[[Places, Places], Scores] | None = None
 
 
 Generator = Callable[[Snapshot, Users, int], Proposals]
@@ -155,16 +155,17 @@ def _by_neighbours(name: str) -> Generator:
     """Items by the sum over a user's items of the item's weight times the neighbour's strength."""
 
     def generator(snapshot: Snapshot, users: Users, k: int) -> Proposals:
-        history: sp.csr_array = getattr(snapshot, NEIGHBOURS[name])
-        strength: sp.csr_array = getattr(snapshot, name)
-        scores = sp.csr_array(history[users] @ strength)
-        scores.sort_indices()  # makes looking up pairs fast
+        from index.lookups import Rows, entries_reached, strongest_reached
 
-        def score_of(rows: Rows, items: Rows) -> Scores:
-            return np.asarray(scores[rows, items], dtype=np.float32).ravel()
+        history = Rows.of(getattr(snapshot, NEIGHBOURS[name]))
+        strength = Rows.of(getattr(snapshot, name))
 
-        best = top_k(_without_excluded(snapshot, users, scores), k)
-        return Proposals(*best, score_of=score_of)
+        def score_of(rows: Places, items: Places) -> Scores:
+            return np.asarray(entries_reached(history, users, strength, rows, items))
+
+        barred = Rows.of(snapshot.excluded)
+        items, scores = strongest_reached(history, users, strength, barred, k)
+        return Proposals(items, scores, score_of=score_of)
 
     return generator
 
@@ -200,18 +201,11 @@ def _near_last(snapshot: Snapshot, users: Users, k: int, *, newest: int) -> Prop
     return _nearest(snapshot, users, snapshot.whitened_index, queries, k)
 
 
-def _products(queries: Vectors, vectors: Vectors) -> Callable[[Rows, Rows], Scores]:
+def _products(queries: Vectors, vectors: Vectors) -> Callable[[Places, Places], Scores]:
     """Scores pairs by the inner product of query and item; NaN where the query is zero."""
+    from index.lookups import products
 
-    def score_of(rows: Rows, items: Rows) -> Scores:
-        scores = np.empty(len(rows), dtype=np.float32)
-        bounds = np.searchsorted(rows, np.arange(len(queries) + 1))
-        for query, start, end in zip(queries, bounds[:-1], bounds[1:], strict=True):
-            scores[start:end] = vectors[items[start:end]] @ query
-        scores[np.asarray(~queries.any(axis=1))[rows]] = np.nan
-        return scores
-
-    return score_of
+    return lambda rows, items: np.asarray(products(queries, rows, vectors, items))
 
 
 def _best_of_each(

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from index.candidates import Found, find, fuse
-from index.generators import LOGARITHMIC
-from index.rows import PADDING, contains, pair_keys
+from index.candidates import find, fuse, told
+from index.generators import LOGARITHMIC, Proposals
+from index.rows import PADDING, Positions, contains, pair_keys
 from index.snapshot import Snapshot
 
 # The name of the union beside those of the generators.
@@ -16,6 +16,7 @@ ALL = "all"
 REASONS = ("proposed", "new item", "excluded", "cut off", "no link")
 
 Flags = NDArray[np.bool_]
+Places = NDArray[np.int64]
 
 
 def account(
@@ -46,11 +47,10 @@ def account(
     pairs = targets.select("user", "item").unique().sort("user", "item")
     user, item = (pairs.get_column(name).to_numpy() for name in ("user", "item"))
     users, rows = np.unique(user, return_inverse=True)
-    keys = pair_keys(user, item, snapshot.shape[1])
     found = find(snapshot, users, budgets)
     barred = (~snapshot.eligible[item], contains(snapshot.excluded[users], rows, item))
 
-    def told(generator: str, rank: NDArray[np.float32], cut_off: Flags) -> pl.DataFrame:
+    def frame(generator: str, rank: NDArray[np.float32], cut_off: Flags) -> pl.DataFrame:
         holds = [~np.isnan(rank), *barred, cut_off]
         return pairs.with_columns(
             generator=pl.lit(generator),
@@ -60,27 +60,32 @@ def account(
 
     frames = []
     for name, k in budgets.items():
-        rank, score, _ = found[name].of_pairs(keys, rows, item)
-        full = (found[name].proposals.items != PADDING).sum(axis=1) == k
-        frames.append(told(name, rank, full[rows] & _linked(name, found[name], score)))
-    rank = _fused_rank(found, keys, snapshot.shape[1])
-    frames.append(told(ALL, np.where(rank <= per_user, rank, np.nan), rank > per_user))
+        rank, score, _ = told(found[name], rows, item, snapshot.shape[1])
+        full = (found[name].items != PADDING).sum(axis=1) == k
+        frames.append(frame(name, rank, full[rows] & _linked(name, found[name], score)))
+    rank = _fused_rank(found, rows, item, snapshot.shape[1])
+    frames.append(frame(ALL, np.where(rank <= per_user, rank, np.nan), rank > per_user))
     return pl.concat(frames).sort("user", "item", maintain_order=True)
 
 
-def _linked(name: str, found: Found, score: NDArray[np.float32]) -> Flags:
+def _linked(name: str, found: Proposals, score: NDArray[np.float32]) -> Flags:
     """(n,) whether the generator could have come to a pair, as far as its scores tell."""
-    if found.proposals.score_of is None:
+    if found.score_of is None:
         return np.ones(len(score), dtype=bool)
     return ~np.isnan(score) if name in LOGARITHMIC else score > 0
 
 
 def _fused_rank(
-    found: Mapping[str, Found], keys: NDArray[np.int64], n_items: int
+    found: Mapping[str, Proposals], rows: Places, items: Positions, n_items: int
 ) -> NDArray[np.float32]:
     """(n,) rank of each pair in the whole union; NaN where nobody proposed it."""
-    union, fused = fuse(found, n_items)
-    ranks = np.full(len(keys), np.nan, dtype=np.float32)
-    _, asked, place = np.intersect1d(keys, union, assume_unique=True, return_indices=True)
+    union_rows, union_items, fused = fuse(found, n_items)
+    ranks = np.full(len(rows), np.nan, dtype=np.float32)
+    _, asked, place = np.intersect1d(
+        pair_keys(rows, items, n_items),
+        pair_keys(union_rows, union_items, n_items),
+        assume_unique=True,
+        return_indices=True,
+    )
     ranks[asked] = fused[place]
     return ranks

@@ -24,6 +24,8 @@ Bounds = tuple[Above0, Above0]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Memory = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(MiB|GiB)$")]
+UNITS = {"MiB": 2**20, "GiB": 2**30}
 Format = Literal["sql", "parquet", "csv", "ndjson"]
 T = TypeVar("T")
 
@@ -317,9 +319,22 @@ class TrainingConfig(Section):
 class ScoringConfig(Section):
     """How the users are scored."""
 
-    users_per_shard: Positive = _key(2000, "Users scored at a time.")
+    users_per_shard: Positive = _key(2000, "Users scored at a time: at most so many.")
+    memory: Memory = _key(
+        "4GiB", "Fewer of them, where their candidates would need more memory than this."
+    )
     threads: Count = _key(0, "Threads to use; 0: all cores.")
     reasons_per_user: Count = _key(5, "So many first places of a list get reasons; 0: none.")
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory` as a number.
+
+        >>> ScoringConfig(memory="1.5GiB").memory_bytes
+        1610612736
+        """
+        number, unit = self.memory[:-3], self.memory[-3:]
+        return int(float(number) * UNITS[unit])
 
 
 class GatesConfig(Section):

@@ -135,7 +135,7 @@ def memory(home: Path) -> Finding:
             needed = connection.sql("select max(peak_mib) from stages").fetchall()[0][0] or 0.0
     free = psutil.virtual_memory().available / MIB
     said = f"{free:,.0f} MiB free, the current night took {needed:,.0f}"
-    remedy = "end other work, or lower scoring.users_per_shard" if free < needed else None
+    remedy = "end other work, or lower scoring.memory" if free < needed else None
     return Finding("memory", said, remedy)
 
 

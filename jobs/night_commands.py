@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.options import AsOf, ConfigFile, Force, Home, Root, home_of, parse_as_of
+from jobs.options import (
+    AsOf,
+    ConfigFile,
+    Force,
+    Home,
+    Memory,
+    Root,
+    home_of,
+    parse_as_of,
+    use_memory,
+)
 from jobs.session import LastLine, last_line, one_at_a_time
 
 if TYPE_CHECKING:
@@ -24,6 +34,7 @@ def run(
     root: Root = Path(),
     home: Home = None,
     force: Force = None,
+    memory: Memory = None,
     again: Annotated[
         bool,
         typer.Option(
@@ -36,6 +47,7 @@ def run(
     ] = False,
 ) -> None:
     """Do a whole night: ingest, embed, train when due, score, publish, write the lists."""
+    use_memory(memory)
     if dry_run:
         _show_plan(config, as_of, root, home)
     else:
@@ -54,6 +66,7 @@ def resume(
     ] = None,
     home: Home = None,
     force: Force = None,
+    memory: Memory = None,
     from_stage: Annotated[
         str | None,
         typer.Option(
@@ -67,6 +80,7 @@ def resume(
     from jobs.config import load_config
     from jobs.ledger import START, to_resume
 
+    use_memory(memory)
     with last_line() as line:
         effective = load_config(config)
         place = home_of(effective, home)

@@ -1,5 +1,6 @@
 """Options that several commands share, and the night they name. Imports nothing heavy."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,22 @@ Force = Annotated[
         help="Publish although a gate refuses it; the text is kept in the table `gates`.",
     ),
 ]
+
+
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="What a shard of users may take, such as 4GiB or 500MiB: scoring.memory.",
+    ),
+]
+MEMORY = "NIGHTRANK__SCORING__MEMORY"
+
+
+def use_memory(memory: str | None) -> None:
+    """Let an option come before the file and the environment: it is put into the latter."""
+    if memory is not None:
+        os.environ[MEMORY] = memory
 
 
 def night_of(

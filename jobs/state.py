@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # Of a busier user, so many of the latest steps are learnt from.
 NEWEST_STEPS = 100
+# Bytes.
+FLOAT, REST_OF_PAIR = 4, 256
 
 Users = NDArray[np.int32]
 Vectors = NDArray[np.float32]
@@ -176,10 +178,22 @@ class State:
         return self.material.users_before(self.as_of)
 
     def shards(self) -> Iterator[Users]:
-        """The eligible users in shards of bounded size."""
-        size = self.material.config.scoring.users_per_shard
+        """The eligible users in shards that the memory of the configuration holds."""
+        options = self.material.config.scoring
+        per_user = self.material.config.candidates.per_user * self.bytes_per_pair
+        size = max(min(options.users_per_shard, options.memory_bytes // per_user), 1)
         for start in range(0, len(self.users), size):
             yield self.users[start : start + size]
+
+    @cached_property
+    def bytes_per_pair(self) -> int:
+        """What a candidate takes at most while its shard is scored.
+
+        Its features in the frame, selected for a model and in the order that LightGBM wants, and
+        what the generators say twice; the rest is the scores, ids and flags of a pair.
+        """
+        said = 3 * len(self.material.config.candidates.budgets)
+        return FLOAT * (3 * len(self.feature_groups()) + 2 * said) + REST_OF_PAIR
 
     @cached_property
     def done(self) -> dict[str, sp.csr_array]:

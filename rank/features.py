@@ -4,7 +4,7 @@ A pair group is a function `(known, pairs, profiles) -> {column: (n,) float32}` 
 `pairs`. NaN means "not known"; LightGBM learns where to send it.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from rank.impressions import impressions
-from rank.known import Columns, Kind, Known, PairTable, Values, ratio
+from rank.known import LAST_ITEMS, Columns, Kind, Known, PairTable, Values, ratio
 from rank.tables import ITEM_TABLES, USER_TABLES, Table, numbers
 
 NEWEST = 5
@@ -28,28 +28,25 @@ def generators(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     """What each generator said of the pair, its share of the user's best, and how many agree."""
     ranks = [name for name in pairs.columns if name.startswith("rank_")]
     said = {n: numbers(pairs.get_column(n)) for n in pairs.columns if n.startswith(SAID)}
-    agreeing = sum((~np.isnan(said[name]) for name in ranks), np.zeros(len(pairs)))
+    agreeing = sum((~np.isnan(said[name]) for name in ranks), np.zeros(len(pairs), np.float32))
     return said | {"generators": agreeing}
 
 
 def similarity(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     """Cosines between the item's texts and what the user did and wrote."""
-    users, items = _users(pairs), _items(pairs)
-    starts = np.flatnonzero(np.diff(users, prepend=-1))
-    last = known.last_items[users[starts]]
-    newest = np.where((last >= 0)[..., None], known.item_vectors[last], 0.0)
-    own = known.user_review_vectors[users[starts]]
-    queries = np.concatenate([profiles[:, None], own[:, None], newest], axis=1, dtype=np.float32)
-    to_item = _cosines(known.item_vectors, items, queries, starts)
-    to_reviews = _cosines(known.item_review_vectors, items, queries[:, :1], starts)
-    to_last = to_item[:, 2:]
+    users, whose = _shard(pairs)
+    latest = _latest(known, known.item_vectors, users, LAST_ITEMS)
+    own = known.user_review_vectors[users]
+    queries = np.concatenate([profiles[:, None], own[:, None], latest], axis=1, dtype=np.float32)
+    profile, of_own, *to_last = _products(queries, whose, known.item_vectors, pairs)
+    (of_reviews,) = _products(queries[:, :1], whose, known.item_review_vectors, pairs)
     return {
-        "cosine_profile": to_item[:, 0],
-        "cosine_own_reviews": to_item[:, 1],
-        "cosine_item_reviews": to_reviews[:, 0],
-        "cosine_last": to_last[:, 0],
-        "cosine_last_3_mean": _nan_mean(to_last[:, :3]),
-        "cosine_last_10_max": np.fmax.reduce(to_last, axis=1),
+        "cosine_profile": profile,
+        "cosine_own_reviews": of_own,
+        "cosine_item_reviews": of_reviews,
+        "cosine_last": to_last[0],
+        "cosine_last_3_mean": _nan_mean(to_last[:3]),
+        "cosine_last_10_max": np.fmax.reduce(to_last),
         "cosine_last_10_mean": _nan_mean(to_last),
     }
 
@@ -69,11 +66,15 @@ def last_steps(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
 
 def vectors(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     """Compressed vectors of the item and of the user's profile."""
-    users = _users(pairs)
-    row = np.cumsum(np.diff(users, prepend=users[:1]) != 0)
-    item, user = known.projected_items[_items(pairs)], known.projection(profiles)[row]
-    columns = {f"item_pc_{n}": item[:, n] for n in range(item.shape[1])}
-    return columns | {f"user_pc_{n}": user[:, n] for n in range(user.shape[1])}
+    _, whose = _shard(pairs)
+    columns: Columns = {}
+    for of, compressed, rows in (
+        ("item", known.projected_items, _items(pairs)),
+        ("user", known.projection(profiles), whose),
+    ):
+        places = np.ascontiguousarray(compressed.T).take(rows, axis=1, mode="clip")
+        columns |= {f"{of}_pc_{n}": values for n, values in enumerate(places)}
+    return columns
 
 
 def price(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
@@ -111,11 +112,10 @@ def clusters(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
 def neighbours(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     """The user's affinity for the items of texts nearest to the item's, by cosine; its share."""
     users, items = _users(pairs), _items(pairs)
-    distinct, row = np.unique(users, return_inverse=True)
+    distinct, whose = _shard(pairs)
     wanted = sp.csr_array(known.affinity[distinct] @ known.asking_texts)
-    wanted.sort_indices()  # makes looking up pairs fast
     has_any = np.diff(known.text_neighbours.indptr)[items] > 0
-    liked = np.where(has_any, _entries(wanted, row, items), np.float32(np.nan))
+    liked = np.where(has_any, _entries(wanted, whose, items), np.float32(np.nan))
     return {
         "affinity_neighbours": liked,
         "affinity_share_neighbours": ratio(liked, known.total_affinity[users]),
@@ -170,31 +170,36 @@ class Features:
             pairs: candidates sorted by user: `user`, `item`, `rank_*`, `score_*`, `share_*`.
             profiles: (distinct users in `pairs`, d) their profiles, in ascending order of user.
         """
-        parts = self._parts(pairs, profiles)
-        columns = {name: values for _, part in parts for name, values in part.items()}
-        return pl.DataFrame({name: values.astype(np.float32) for name, values in columns.items()})
+        names = [*self.groups(pairs[:0], profiles[:0])]
+        matrix = np.empty((len(names), len(pairs)), dtype=np.float32)
+        filled = 0
+        for _, part in self._parts(pairs, profiles):
+            for values in part.values():
+                matrix[filled] = values
+                filled += 1
+        for tables, rows in ((self._user_rows, _users(pairs)), (self._item_rows, _items(pairs))):
+            tables.take(rows, axis=1, out=matrix[filled : filled + len(tables)], mode="clip")
+            filled += len(tables)
+        return _frame(names, matrix)
 
     def groups(self, pairs: pl.DataFrame, profiles: Values) -> dict[str, str]:
         """The group of each feature; arguments as of a call, of which any pairs will do."""
-        return {name: group for group, part in self._parts(pairs, profiles) for name in part}
+        parts = [*self._parts(pairs, profiles), *self._of_users.items(), *self._of_items.items()]
+        return {name: group for group, part in parts for name in part}
 
     def _parts(self, pairs: pl.DataFrame, profiles: Values) -> Iterator[tuple[str, Columns]]:
         for name, group in PAIR_GROUPS.items():
             if name not in self.without:
                 yield name, group(self.known, pairs, profiles)
-        for tables, rows in ((self._of_users, _users(pairs)), (self._of_items, _items(pairs))):
-            for name, table in tables.items():
-                yield name, {column: values[rows] for column, values in table.items()}
+
+    def of_users(self, users: Rows) -> pl.DataFrame:
+        """Float32 columns aligned to `users`: what is known of them whatever the item."""
+        names = [name for table in self._of_users.values() for name in table]
+        return _frame(names, self._user_rows.take(users, axis=1))
 
     @cached_property
     def _of_users(self) -> dict[str, Columns]:
         return self._tables(USER_TABLES, self.known)
-
-    def of_users(self, users: Rows) -> pl.DataFrame:
-        """Float32 columns aligned to `users`: what is known of them whatever the item."""
-        columns = {n: v[users] for table in self._of_users.values() for n, v in table.items()}
-        single = {name: values.astype(np.float32) for name, values in columns.items()}
-        return pl.DataFrame(single or None, height=len(users))
 
     @cached_property
     def _of_items(self) -> dict[str, Columns]:
@@ -202,6 +207,25 @@ class Features:
 
     def _tables(self, tables: dict[str, Table], known: Known) -> dict[str, Columns]:
         return {name: table(known) for name, table in tables.items() if name not in self.without}
+
+    @cached_property
+    def _user_rows(self) -> Values:
+        return _stacked(self._of_users, self.known.size("user"))
+
+    @cached_property
+    def _item_rows(self) -> Values:
+        return _stacked(self._of_items, self.known.size("item"))
+
+
+def _stacked(tables: dict[str, Columns], size: int) -> Values:
+    """(columns, size) float32."""
+    columns = [values for table in tables.values() for values in table.values()]
+    return np.array(columns, dtype=np.float32).reshape(len(columns), size)
+
+
+def _frame(names: list[str], matrix: Values) -> pl.DataFrame:
+    """The rows of a matrix as columns: the frame holds the same memory."""
+    return pl.from_numpy(matrix.T, names) if names else pl.DataFrame(height=matrix.shape[1])
 
 
 def _users(pairs: pl.DataFrame) -> NDArray[np.int32]:
@@ -212,11 +236,19 @@ def _items(pairs: pl.DataFrame) -> NDArray[np.int32]:
     return pairs.get_column("item").to_numpy()
 
 
+def _shard(pairs: pl.DataFrame) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The distinct users, ascending, and the (n,) position of each pair's among them."""
+    users = _users(pairs)
+    first = np.diff(users, prepend=-1) > 0
+    return users[first], np.cumsum(first) - 1
+
+
 def _entries(matrix: sp.csr_array, rows: Rows, columns: Rows) -> Values:
-    """(n,) the aligned entries of a matrix, 0 where it has none."""
-    if len(rows) == 0:  # scipy raises
-        return np.empty(0, dtype=np.float32)
-    return np.asarray(matrix[rows, columns]).ravel()
+    """(n,) the aligned entries of a matrix, 0 where it has none; those of a row together."""
+    from rank.lookups import entries
+
+    stored = (matrix.indptr, matrix.indices, matrix.data)
+    return np.asarray(entries(*stored, matrix.shape[1], rows, columns))
 
 
 def _liked(kind: Kind, pairs: pl.DataFrame) -> Values:
@@ -235,43 +267,26 @@ def _with_latest(
     known: Known, pairs: pl.DataFrame, asks: Values, answers: Values, *, name: str
 ) -> Columns:
     """Inner products of each of the user's latest items, as it asks, with the item's answer."""
-    users = _users(pairs)
-    starts = np.flatnonzero(np.diff(users, prepend=-1))
-    last = known.last_items[users[starts], :NEWEST]
-    queries = np.where((last >= 0)[..., None], asks[last], 0.0)
-    products = _cosines(answers, _items(pairs), queries, starts)
-    columns = {f"{name}_{n + 1}": products[:, n] for n in range(NEWEST)}
-    return columns | {f"{name}_max": np.fmax.reduce(products, axis=1)}
+    users, whose = _shard(pairs)
+    latest = _products(_latest(known, asks, users, NEWEST), whose, answers, pairs)
+    columns = {f"{name}_{n + 1}": values for n, values in enumerate(latest)}
+    return columns | {f"{name}_max": np.fmax.reduce(latest)}
 
 
-def _cosines(
-    rows: Values, items: NDArray[np.int32], queries: Values, starts: NDArray[np.int64]
-) -> Values:
-    """Inner products of each pair's row with its user's queries; NaN where either is zero.
-
-    Args:
-        rows: (n_items, d) unit vectors.
-        items: (n,) item of each pair, pairs of one user together.
-        queries: (n_users, q, d) unit vectors.
-        starts: (n_users,) first pair of each user.
-
-    Returns:
-        (n, q) float32.
-    """
-    cosines = np.empty((len(items), queries.shape[1]), dtype=np.float32)
-    bounds = np.append(starts, len(items))
-    for query, start, end in zip(queries, bounds[:-1], bounds[1:], strict=True):
-        np.matmul(rows[items[start:end]], query.T, out=cosines[start:end])
-    textless = np.asarray(~rows.any(axis=1))
-    cosines[textless[items]] = np.nan
-    empty = np.repeat(~queries.any(axis=2), np.diff(bounds), axis=0)
-    cosines[empty] = np.nan
-    return cosines
+def _latest(known: Known, vectors: Values, users: NDArray[np.int32], newest: int) -> Values:
+    """(n_users, newest, d): vectors of each user's latest items, zero where there are fewer."""
+    last = known.last_items[users, :newest]
+    return np.where((last >= 0)[..., None], vectors[last], np.float32(0.0))
 
 
-def _nan_mean(values: Values) -> Values:
-    known = ~np.isnan(values)
-    total = np.where(known, values, 0.0).sum(axis=1)
-    count = known.sum(axis=1)
-    unknown = np.full(len(values), np.nan, dtype=np.float32)
-    return np.asarray(np.divide(total, count, out=unknown, where=count > 0))
+def _products(queries: Values, whose: Rows, vectors: Values, pairs: pl.DataFrame) -> Values:
+    """(q, n) inner products of each pair's item with its user's queries; NaN: one is zero."""
+    from rank.lookups import products
+
+    return np.asarray(products(queries, whose, vectors, _items(pairs)))
+
+
+def _nan_mean(rows: Sequence[Values]) -> Values:
+    known = ~np.isnan(rows)
+    total = np.where(known, rows, np.float32(0.0)).sum(axis=0)
+    return ratio(total, known.sum(axis=0))
