@@ -56,7 +56,8 @@ class Forest(NamedTuple):
     one feature may differ in that.
 
     Attributes:
-        feature: (columns,) place of its feature.
+        used: (features,) places of the features that splits test, ascending.
+        feature: (columns,) which of the used features it is of.
         unknown: (columns,) what NaN is taken for.
         cuts: (columns, 256) its distinct thresholds, ascending, then infinity.
         cut_count: (columns,) how many thresholds it has.
@@ -69,6 +70,7 @@ class Forest(NamedTuple):
         leaves_from: (trees + 1,) likewise of leaves.
     """
 
+    used: Numbers
     feature: Numbers
     unknown: Matrix
     cuts: Matrix
@@ -97,9 +99,11 @@ class Forest(NamedTuple):
         split = np.concatenate(splits)
         key = split["feature"] * len(TAKEN_FOR) + split["way"]
         columns, column = np.unique(key, return_inverse=True)
+        used, feature = np.unique(columns // len(TAKEN_FOR), return_inverse=True)
         cuts, cut_count, most = _cuts(column, split["cut"], len(columns))
         return cls(
-            feature=columns // len(TAKEN_FOR),
+            used=used,
+            feature=feature,
             unknown=TAKEN_FOR[columns % len(TAKEN_FOR)],
             cuts=cuts,
             cut_count=cut_count,
@@ -119,11 +123,12 @@ class Forest(NamedTuple):
             features: (n, f) float32, in the order of growing.
             threads: 0 for all cores.
         """
-        scores = np.zeros(len(features))
+        scores, tested = np.zeros(len(features)), features[:, self.used.tolist()]
 
         def score(start: int) -> None:
-            rows = features[start : start + ROWS].to_numpy()
-            _score(self, np.ascontiguousarray(rows.T), scores[start : start + ROWS])
+            rows = tested[start : start + ROWS].to_numpy()
+            values = np.ascontiguousarray(rows.T, dtype=np.float32)
+            _score(self, values, scores[start : start + ROWS])
 
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
             for _ in pool.map(score, range(0, len(features), ROWS)):
@@ -202,7 +207,7 @@ def _compiled(function: Callable[P, None]) -> Callable[P, None]:
 
 @_compiled
 def _score(forest: Forest, values: Matrix, scores: Floats) -> None:
-    """Add to `scores` (n,) what the trees say of `values` (f, n)."""
+    """Add to `scores` (n,) what the trees say of `values` (used features, n)."""
     rows = len(scores)
     codes = np.empty((len(forest.feature), rows), dtype=np.uint8)
     known = np.empty(rows, dtype=np.float32)
