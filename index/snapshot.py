@@ -58,7 +58,7 @@ class Snapshot(Facts):
         """The whitened texts of the eligible items, asked for the last ones."""
 
         def last(users: Ids) -> Vectors:
-            return self.whitened_items[self.last_items[users, 0]]
+            return np.asarray(self.whitened_items[self.last_items[users, 0]])
 
         return self._chosen(self.whitened_items, self.eligible, last)
 

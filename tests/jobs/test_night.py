@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 
 from index.store import VectorIndex
 from jobs import models, nightly, publish, summary
+from jobs.config_sections import IndexConfig
 from jobs.errors import InputMissing
 from jobs.manifest import Damaged
 from jobs.state import State
@@ -200,6 +201,30 @@ def test_the_saved_indexes_answer_with_rows_of_their_id_files(done) -> None:
     np.testing.assert_allclose(similarity.ravel(), 1.0, rtol=1e-5)
     assert rows.get_column("id").max() >= found.max()
     assert len(VectorIndex.load(folder / "reviews")) > 0
+
+
+def test_the_tables_tell_how_each_corpus_was_searched(done, tmp_path) -> None:
+    night, outcome = done
+    said = read(night, "select corpus, kind, vectors, recall_at_100, sample, refused from indexes")
+    sizes = dict(said.select("corpus", "vectors").iter_rows())
+    assert list(sizes) == ["items", "whitened items", "reviews"]
+    assert said.select("kind", "recall_at_100", "sample", "refused").unique().rows() == [
+        ("exact", 1.0, 0, "")
+    ]
+    index = IndexConfig(exact_up_to=100, kinds=["quantised"], least_recall=0.9, sample=50)
+    material = replace(outcome.prepared.material, config=with_config(night, index=index).config)
+    state = State(material, night.as_of, outcome.trained.projection, now=True)
+    nightly.save_indexes(state, tmp_path)
+    forced = pl.read_parquet(tmp_path / nightly.SEARCHED)
+    assert dict(forced.select("corpus", "vectors").iter_rows()) == sizes
+    for corpus, kind, vectors, recall, sample in forced.select(
+        "corpus", "kind", "vectors", "recall_at_100", "sample"
+    ).iter_rows():
+        assert kind == ("quantised" if vectors > 100 else "exact")
+        assert recall >= 0.9
+        assert (sample > 0) == (kind != "exact")
+        if corpus == "reviews":
+            assert VectorIndex.load(tmp_path / corpus).choice.kind == kind == "quantised"
 
 
 def test_the_quarantine_tells_what_was_wrong(done) -> None:
