@@ -24,7 +24,7 @@ Bounds = tuple[Above0, Above0]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Memory = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(MiB|GiB)$")]
+Memory = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?[MG]iB$")]
 UNITS = {"MiB": 2**20, "GiB": 2**30}
 Format = Literal["sql", "parquet", "csv", "ndjson"]
 T = TypeVar("T")

@@ -28,7 +28,12 @@ class Projection:
         """Fit on the rows of `vectors` (n, d) that are not zero.
 
         Fewer rows, or directions that they differ in, give fewer dimensions. The same for any
+<<<<<<< HEAD
         number of threads. The caller passes only items known before the first label window.
+=======
+        number of threads. The caller passes only items that were known before the first label
+        window.
+>>>>>>> wip-features
         """
         from sklearn.decomposition import PCA
 
@@ -45,8 +50,14 @@ class Projection:
         return cls(pca.mean_.astype(np.float32), pca.components_[kept].astype(np.float32))
 
     def __call__(self, vectors: Values) -> Values:
-        """(n, dimensions) float32; NaN for zero rows, which stand for "no text"."""
-        with threadpool_limits(limits=1):
-            compressed = (vectors - self.mean) @ self.components.T
+        """(n, dimensions) float32; NaN for zero rows, which stand for "no text".
+
+        A row has the same values whichever others there are.
+        """
+        from rank.lookups import products
+
+        rows = np.arange(len(vectors))
+        found = products(self.components[None], np.zeros_like(rows), vectors - self.mean, rows)
+        compressed = np.nan_to_num(found.T)  # the mean itself
         compressed[~vectors.any(axis=1)] = np.nan
-        return np.asarray(compressed, dtype=np.float32)
+        return np.asarray(compressed)

@@ -36,6 +36,14 @@ def test_help_loads_nothing_heavy() -> None:
     assert "Do a whole night" in done.stdout
 
 
+def test_memory_given_on_the_command_line_comes_before_the_environment(tmp_path) -> None:
+    config = tmp_path / "shop.toml"
+    config.write_text('name = "shop"')
+    done = nightrank("run", config, "--memory", "4GB", NIGHTRANK__SCORING__MEMORY="1GiB")
+    assert done.returncode == 2
+    assert "NIGHTRANK__SCORING__MEMORY: scoring.memory = '4GB'" in done.stderr
+
+
 def test_a_whole_night_then_its_parts(tmp_path) -> None:
     night = write_night(tmp_path)
     config, home = night.root / "small.toml", tmp_path / "home"

@@ -90,6 +90,7 @@ def test_environment_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         ("SCORING__THREADS", "-1", "scoring.threads = '-1': .* (allowed: >= 0)"),
         ("SCORING__TREADS", "1", "unknown key scoring.treads; .*nearest.* is scoring.threads"),
+        ("SCORING__MEMORY", "4GB", "scoring.memory = '4GB'"),
         ("SCORNG__THREADS", "1", "unknown key scorng; the nearest known key is scoring"),
         ("PREDICT", "[", "predict"),
     ],

@@ -88,3 +88,30 @@ def test_without_text_neither_candidates_nor_features_know_of_it(
     assert blank.inputs is material.inputs
     assert material.item_vectors.any()
     assert material.review_vectors.any()
+
+
+def test_less_memory_makes_smaller_shards_of_the_same_rows(
+    tmp_path: Path, static_encoder: Encoder
+) -> None:
+    material = make_material(write_night(tmp_path), static_encoder)
+    scoring = material.config.scoring.model_copy(update={"memory": "8MiB"})
+    little = replace(material, config=material.config.model_copy(update={"scoring": scoring}))
+    states = [State(m, AS_OF, m.fit_projection(AS_OF)) for m in (material, little)]
+    shards = [[*state.shards()] for state in states]
+    assert len(shards[1]) > len(shards[0])
+    pairs, features = [], []
+    for state, users in zip(states, shards, strict=True):
+        found = [state.candidates(shard) for shard in users]
+        assert (
+            max(map(len, found)) * state.bytes_per_pair
+            <= state.material.config.scoring.memory_bytes
+        )
+        pairs.append(pl.concat(found))
+        features.append(pl.concat(map(state.describe, found)))
+    of_pair = ("user", "item", "^rank_.*$")
+    assert pairs[0].select(of_pair).equals(pairs[1].select(of_pair))
+    said = "^(score|share)_.*$"  # by FAISS, whose last bits depend on how many users ask at a time
+    for one, other in zip(features[0].select(said), features[1].select(said), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6, rtol=1e-5)
+    ours = [frame.select(pl.exclude(said)) for frame in features]
+    assert ours[0].equals(ours[1], null_equal=True)
