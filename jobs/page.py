@@ -7,6 +7,7 @@ from math import isnan
 from pathlib import Path
 
 import polars as pl
+from markupsafe import Markup
 
 from jobs.figures import Figure
 
@@ -39,7 +40,7 @@ def render(template: str, **content: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = cell
+    environment.filters |= {"cell": cell, "heading": heading}
     return environment.get_template(template).render(content)
 
 
@@ -48,6 +49,11 @@ def write(path: Path, text: str) -> Path:
     building = path.with_name(f".{path.name}.building")
     building.write_text(text, encoding="utf-8")
     return building.replace(path)
+
+
+def heading(name: str) -> Markup:
+    """The name of a column, which may go on in the next line after each underscore."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def cell(value: object) -> str:

@@ -52,6 +52,7 @@ def show_outcome(night: Night, outcome: Outcome) -> None:
     show_lists(outcome.lists)
     show_line("candidates", f"{outcome.predictions:,}", "scored in", night.home / publish.CURRENT)
     show_line("run", outcome.run.run_id, "with model", outcome.trained.version)
+    show_line("page", night.home / nights.PAGE if outcome.page else "not written, see the log")
     print("\nThree things to ask", f"{night.home / publish.CURRENT}:")
     for question, sql in QUESTIONS.items():
         print(f"\n-- {question}{sql}")
