@@ -39,7 +39,7 @@ def report(
     from jobs import morning, nights, summary
 
     scores = nights.named(night_of(config, home=home).home, run)
-    page = morning.write_page(scores)
+    page = morning.write_page(scores, nights.run_of(scores))
     nights.show_page(scores.parent)
     summary.show_line("page", page)
 

@@ -25,29 +25,33 @@ group by who order by who
 """
 
 
-def write_page(scores: Path) -> Path:
+def write_page(scores: Path, run_id: str) -> Path:
     """Write `reports/<run_id>.html` beside a night's file, by one rename; its path."""
-    text = render(scores)
-    with publish.open_scores(scores) as connection:
-        (run_id,) = connection.sql("select run_id from runs").fetchall()[0]
     path = nights.page_of(scores.parent, run_id)
+    text = render(scores)
     path.parent.mkdir(exist_ok=True)
     return page.write(path, text)
 
 
 def try_current(scores: Path) -> Path | None:
-    """Write the page of the night that has become current, and let `report.html` point at it."""
+    """Write the page of the night that has become current, and let `report.html` point at it.
+
+    Without a page, `report.html` goes: it must not show another night.
+    """
+    run_id, home = nights.run_of(scores), scores.parent
     with _stopping_nothing():
-        page = write_page(scores)
-        nights.show_page(scores.parent)
-        return page
+        nights.page_of(home, run_id).unlink(missing_ok=True)  # a gate may have refused it before
+        try:
+            return write_page(scores, run_id)
+        finally:
+            nights.show_page(home)
     return None
 
 
 def try_refused(home: Path, run: publish.Run, contents: publish.Contents) -> None:
     """Write the page of a night that a gate refuses; its tables are built for that and removed."""
     with _stopping_nothing(), publish.draft(home, run, **contents) as (scores, _):
-        log.info("page of the refused night", path=str(write_page(scores)))
+        log.info("page of the refused night", path=str(write_page(scores, run.run_id)))
 
 
 @contextmanager

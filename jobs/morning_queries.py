@@ -43,11 +43,13 @@ left join (select run_id, count(*) as bad from mart.quarantine_v1 group by run_i
 order by as_of desc
 """
 
+# Rounded, as the order of a sum decides its last digits.
 EXPECTED = """
-select as_of, behaviour, 'pairs' as what, sum(expected) as expected
+select as_of, behaviour, 'pairs' as what, round(sum(expected), 4) as expected
 from mart.item_demand_v1 where level = 'item' group by all
 union all
-select as_of, behaviour, 'users', sum(probability) from mart.user_propensity_v1 group by all
+select as_of, behaviour, 'users', round(sum(probability), 4)
+from mart.user_propensity_v1 group by all
 order by as_of, behaviour, what
 """
 
@@ -55,7 +57,7 @@ METRICS = """
 select behaviour, as_of as night, model, metric, value
 from mart.metrics_v1
 where segment = 'all' and (is_current or model = 'nightrank')
-order by behaviour, night desc, model <> 'nightrank', model
+order by behaviour, night desc, model <> 'nightrank', model, metric
 """
 
 # Of earlier nights a file holds the first places of each list, so those are compared.

@@ -147,6 +147,8 @@ def show_status(night: Night) -> None:
         with publish.open_scores(current) as connection:
             show_frame("Current night", connection.sql("select * from runs").pl())
             show_frame("Rows", connection.sql("select * exclude (run_id) from sources").pl())
+    if (night.home / nights.PAGE).exists():
+        show_line("page", night.home / nights.PAGE)
     show_frame("Nights", nights.frame(night.home))
     show_table("Models", ["model"], [[path.name] for path in models.folders(night.home)])
     if runs := unfinished(night.home):
