@@ -31,6 +31,7 @@ from jobs.training import Trained, train_models
 from jobs.vectors import cache_of, embed, encoder_of
 from rank.health import count, seen_range, shares
 
+_OF_MODELS = ("metrics", "calibration", "importance", "contest")  # tables of the training
 PROPENSITIES = Path("users", "propensity.parquet")
 
 
@@ -283,40 +284,17 @@ def score(
         rows, features = write_shards(state, trained, ledger)
         of_users = propensities(state, trained, ledger)
     with night.stages("gates"):
-        checked = gates.overridden(
-            gates.check(
-                night.config.gates,
-                metrics=trained.metrics,
-                shards=folder / "shards",
-                features=features,
-                last=night.home / publish.CURRENT,
-            ),
-            override=override,
+        checked = gates.check(
+            night.config.gates,
+            metrics=trained.metrics,
+            shards=folder / "shards",
+            features=features,
+            last=night.home / publish.CURRENT,
         )
+        checked = gates.overridden(checked, override=override)
     lists = Lists(night.config, home=night.home, root=night.root)
-    inputs = prepared.material.inputs
-    contents: publish.Contents = {
-        "shards": folder / "shards",
-        "reasons": folder / "reasons",
-        "inputs": inputs,
-        "tables": {
-            "user_propensity": of_users,
-            "metrics": trained.metrics,
-            "calibration": trained.calibration,
-            "importance": trained.importance,
-            "candidate_misses": trained.misses,
-            "contest": trained.contest,
-            "features": features,
-            "gates": checked,
-            "quarantine": inputs.quarantine,
-            "sources": inputs.report,
-            "texts": prepared.texts,
-            "stages": night.stages.frame(),
-            "campaign_lift": campaign_lift(night.home, inputs, as_of=night.as_of),
-        },
-        "derive": lambda scores: {"campaign_waterfall": lists.select(scores)},
-        "options": night.config.mart,
-    }
+    found = {"user_propensity": of_users, "features": features, "gates": checked}
+    contents = _contents(night, prepared, trained, lists, folder, found)
     try:
         gates.enforce(checked)
     except GateRefused:
@@ -333,6 +311,35 @@ def score(
     with night.stages("page"):
         page = morning.try_current(finished)
     return Outcome(run, finished, prepared, trained, rows, written, page)
+
+
+def _contents(
+    night: Night,
+    prepared: Prepared,
+    trained: Trained,
+    lists: Lists,
+    folder: Path,
+    found: Mapping[str, pl.DataFrame],
+) -> publish.Contents:
+    """What the night's file is made of: the run's files, tables found by scoring, and all else."""
+    inputs = prepared.material.inputs
+    return {
+        "shards": folder / "shards",
+        "reasons": folder / "reasons",
+        "inputs": inputs,
+        "tables": {
+            **found,
+            **{name: getattr(trained, name) for name in _OF_MODELS},
+            "candidate_misses": trained.misses,
+            "quarantine": inputs.quarantine,
+            "sources": inputs.report,
+            "texts": prepared.texts,
+            "stages": night.stages.frame(),
+            "campaign_lift": campaign_lift(night.home, inputs, as_of=night.as_of),
+        },
+        "derive": lambda scores: {"campaign_waterfall": lists.select(scores)},
+        "options": night.config.mart,
+    }
 
 
 def save_indexes(state: State, folder: Path) -> list[Path]:

@@ -61,7 +61,7 @@ def removable(home: Path, keep: RetentionConfig, *, now: float | None = None) ->
 
 
 def _pages(home: Path, staying: Iterable[Path], gone: Iterable[Path]) -> Iterator[Removable]:
-    """A page goes with its night; that of a night that was refused, with the folder of its run."""
+    """Pages of which neither the night nor the folder of the run, as of a refused one, stays."""
     runs = {path.name for path in (home / "runs").glob("*")} - {path.name for path in gone}
     kept = runs | {nights.run_of(path) for path in staying}
     for path in sorted(nights.page_of(home, "*").parent.glob("[!.]*")):
