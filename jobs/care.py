@@ -1,4 +1,4 @@
-"""Commands that look after what is kept: going back a night, making room, looking for damage."""
+"""Commands that look after what is kept: going back a night, its page, room, damage."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +27,24 @@ def rollback(
 
     scores = nights.rollback(night_of(config, home=home).home, to=to)
     summary.show_line("current is", nights.run_of(scores), "- `nightrank export` writes its lists")
+
+
+@app.command()
+def report(
+    config: ConfigFile,
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="The run of a kept night; without it, the current one."),
+    ] = None,
+    home: Home = None,
+) -> None:
+    """Write the morning page of a kept night again."""
+    from jobs import morning, nights, summary
+
+    scores = nights.named(night_of(config, home=home).home, run)
+    page = morning.write_page(scores, nights.run_of(scores))
+    nights.show_page(scores.parent)
+    summary.show_line("page", page)
 
 
 @app.command()

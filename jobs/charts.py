@@ -1,4 +1,4 @@
-"""Static plots of a training, as SVG: what its page shows."""
+"""Static plots as SVG: what the pages of a training and of a night show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 if TYPE_CHECKING:
     import altair as alt
 
-WIDTH, HEIGHT = 330, 250
+WIDTH, HEIGHT, LOW = 330, 250, 160
 # The palette of Okabe and Ito, which colour-blind people tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
@@ -92,6 +92,39 @@ def bars_plot(rows: pl.DataFrame, *, name: str, value: str, colour: str | None =
     return _svg(bars.encode(yOffset=offset, color=_by(colour, rows)), height=2 * height)
 
 
+def nights_plot(rows: pl.DataFrame, *, value: str, colour: str | None = None) -> str:
+    """A line over the nights, or one for each colour.
+
+    Args:
+        rows: in the order of time, with night (its label) and the columns that the others name.
+        value: what is drawn; its name is the title of the axis.
+        colour: column that tells lines apart.
+    """
+    import altair as alt
+
+    x = alt.X("night:O", sort=_listed(rows, "night"), title=None)
+    y = alt.Y(f"{value}:Q", scale=alt.Scale(zero=False, padding=12))
+    lines = alt.Chart(rows).mark_line(color=COLOURS[0], point=alt.OverlayMarkDef(color=COLOURS[0]))
+    if colour is None:
+        return _svg(lines.encode(x=x, y=y), height=LOW)
+    coloured = alt.Chart(rows).mark_line(point=True)
+    return _svg(coloured.encode(x=x, y=y, color=_by(colour, rows)), height=LOW)
+
+
+def shares_plot(bins: pl.DataFrame) -> str:
+    """How pairs are spread over probabilities, by logarithms, a line for each night.
+
+    Args:
+        bins: night (its label), from (lower end of the bin), share; of each night ascending.
+    """
+    import altair as alt
+
+    x = alt.X("from:Q", scale=alt.Scale(type="log"), title="probability")
+    y = alt.Y("share:Q", title="share of the pairs")
+    chart = alt.Chart(bins).mark_line(interpolate="step-after", point=True)
+    return _svg(chart.encode(x=x, y=y, color=_by("night", bins)), height=LOW)
+
+
 def _by(column: str, rows: pl.DataFrame) -> alt.Color:
     import altair as alt
 
@@ -110,5 +143,8 @@ def _tall(rows: pl.DataFrame, column: str) -> int:
 def _svg(chart: alt.Chart | alt.LayerChart | alt.FacetChart, *, height: int = HEIGHT) -> str:
     written = io.StringIO()
     sized = chart.properties(width=WIDTH, height=height)
-    sized.configure_axis(labelLimit=200).save(written, format="svg")
+    axes = sized.configure_axis(labelLimit=200).configure_axisX(
+        labelOverlap="greedy", labelSeparation=6
+    )
+    axes.save(written, format="svg")
     return written.getvalue()

@@ -51,11 +51,17 @@ def check(
     return frame.with_columns(passed=value.is_between("low", "high").fill_null(False))
 
 
-def enforce(checked: pl.DataFrame, *, override: str | None) -> pl.DataFrame:
-    """The gates with `overridden_by`: what was given where a gate did not pass, else null.
+def overridden(checked: pl.DataFrame, *, override: str | None) -> pl.DataFrame:
+    """The gates with `overridden_by`: what was given where a gate did not pass, else null."""
+    by = pl.when(~pl.col("passed")).then(pl.lit(override, dtype=pl.String))
+    return checked.with_columns(overridden_by=by)
+
+
+def enforce(checked: pl.DataFrame) -> None:
+    """Let nothing pass that a gate refuses and nobody takes on them.
 
     Raises:
-        GateRefused: a gate did not pass and nobody takes that on them.
+        GateRefused: there is such a gate.
     """
     failed = checked.filter(~pl.col("passed"))
     said = [
@@ -63,17 +69,15 @@ def enforce(checked: pl.DataFrame, *, override: str | None) -> pl.DataFrame:
         f"{row['low']:.4g} to {row['high']:.4g}"
         for row in failed.iter_rows(named=True)
     ]
-    if said and override is None:
+    if failed.get_column("overridden_by").has_nulls():
         raise GateRefused(
             "not published, the last good night stays current: "
             + "; ".join(said)
             + ". Look for the cause in the inputs; change [gates] if the bound is wrong, or "
             "publish all the same with --force 'NAME: REASON'"
         )
-    for line in said:
-        log.warning("gate overridden", figure=line, by=override)
-    by = pl.when(~pl.col("passed")).then(pl.lit(override, dtype=pl.String))
-    return checked.with_columns(overridden_by=by)
+    for line, by in zip(said, failed.get_column("overridden_by"), strict=True):
+        log.warning("gate overridden", figure=line, by=by)
 
 
 def _of_metrics(bounds: GatesConfig, metrics: pl.DataFrame) -> Iterator[Gate]:

@@ -165,6 +165,7 @@ def _finish(night: "Night", line: LastLine, **options: Any) -> None:
             "scores": str(outcome.scores),
             "current": str(night.home / publish.CURRENT),
             "model": str(night.home / "models" / outcome.trained.version),
+            "page": str(outcome.page) if outcome.page else None,
             "lists": {made.campaign: str(made.path) for made in outcome.lists if not made.refused},
         },
     )

@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 
 from index.store import VectorIndex
-from jobs import frozen, gates, models, nights, publish
+from jobs import frozen, gates, models, morning, nights, publish
 from jobs.campaigns.lift import campaign_lift
 from jobs.campaigns.lists import Lists, Written
 from jobs.campaigns.segments import check_segments, members
 from jobs.config import Config
 from jobs.console import log, progress
-from jobs.errors import ConfigError, InputMissing, NothingToDo
+from jobs.errors import ConfigError, GateRefused, InputMissing, NothingToDo
 from jobs.ingest import Inputs, read_inputs
 from jobs.ledger import START, Ledger, current_run, new_run_id, settings_digest, write_parquet
 from jobs.manifest import seal
@@ -31,6 +31,7 @@ from jobs.training import Trained, train_models
 from jobs.vectors import cache_of, embed, encoder_of
 from rank.health import count, seen_range, shares
 
+_OF_MODELS = ("metrics", "calibration", "importance", "contest")  # tables of the training
 PROPENSITIES = Path("users", "propensity.parquet")
 SEARCHED = "searched.parquet"
 
@@ -81,6 +82,7 @@ class Outcome:
     trained: Trained
     predictions: int
     lists: list[Written]
+    page: Path | None
 
 
 def run(
@@ -290,42 +292,56 @@ def score(
             features=features,
             last=night.home / publish.CURRENT,
         )
-        checked = gates.enforce(checked, override=override)
+        checked = gates.overridden(checked, override=override)
     lists = Lists(night.config, home=night.home, root=night.root)
+    found = {"user_propensity": of_users, "features": features, "gates": checked}
+    contents = _contents(night, prepared, trained, lists, folder, found)
+    try:
+        gates.enforce(checked)
+    except GateRefused:
+        with night.stages("page"):
+            morning.try_refused(night.home, run, contents)
+        raise
     with night.stages("publish"):
-        finished = publish.build(
-            night.home,
-            run,
-            shards=folder / "shards",
-            reasons=folder / "reasons",
-            inputs=prepared.material.inputs,
-            tables={
-                "user_propensity": of_users,
-                "metrics": trained.metrics,
-                "calibration": trained.calibration,
-                "importance": trained.importance,
-                "candidate_misses": trained.misses,
-                "contest": trained.contest,
-                "features": features,
-                "gates": checked,
-                "indexes": pl.read_parquet(folder / "index" / SEARCHED),
-                "quarantine": prepared.material.inputs.quarantine,
-                "sources": prepared.material.inputs.report,
-                "texts": prepared.texts,
-                "stages": night.stages.frame(),
-                "campaign_lift": campaign_lift(
-                    night.home, prepared.material.inputs, as_of=night.as_of
-                ),
-            },
-            derive=lambda scores: {"campaign_waterfall": lists.select(scores)},
-            options=night.config.mart,
-        )
+        finished = publish.build(night.home, run, **contents)
         written = lists.write(run.run_id, at=run.started_at)
         stop_if_asked()
         publish.make_current(finished)
     ledger.note("publish")
     frozen.remove(ledger)
-    return Outcome(run, finished, prepared, trained, rows, written)
+    with night.stages("page"):
+        page = morning.try_current(finished)
+    return Outcome(run, finished, prepared, trained, rows, written, page)
+
+
+def _contents(
+    night: Night,
+    prepared: Prepared,
+    trained: Trained,
+    lists: Lists,
+    folder: Path,
+    found: Mapping[str, pl.DataFrame],
+) -> publish.Contents:
+    """What the night's file is made of: the run's files, tables found by scoring, and all else."""
+    inputs = prepared.material.inputs
+    return {
+        "shards": folder / "shards",
+        "reasons": folder / "reasons",
+        "inputs": inputs,
+        "tables": {
+            **found,
+            **{name: getattr(trained, name) for name in _OF_MODELS},
+            "candidate_misses": trained.misses,
+            "indexes": pl.read_parquet(folder / "index" / SEARCHED),
+            "quarantine": inputs.quarantine,
+            "sources": inputs.report,
+            "texts": prepared.texts,
+            "stages": night.stages.frame(),
+            "campaign_lift": campaign_lift(night.home, inputs, as_of=night.as_of),
+        },
+        "derive": lambda scores: {"campaign_waterfall": lists.select(scores)},
+        "options": night.config.mart,
+    }
 
 
 def save_indexes(state: State, folder: Path) -> list[Path]:

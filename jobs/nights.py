@@ -7,13 +7,17 @@ import polars as pl
 from jobs.console import log
 from jobs.errors import InputMissing
 from jobs.manifest import Damaged, read, verify
-from jobs.publish import CURRENT, make_current, manifest_of, remove
+from jobs.publish import CURRENT, make_current, manifest_of, point, remove
+
+PAGE = "report.html"
 
 # What a killed run may leave under home. Vectors have a sweep of their own.
 LITTER = (
     ".build-*",
     ".current-*",
+    ".report-*",
     ".*.building",
+    "reports/.*.building",
     "scores-*.wal",
     "models/.build-*",
     "campaigns/*/.*.building",
@@ -42,6 +46,21 @@ def run_of(scores: Path) -> str:
     return scores.stem.removeprefix("scores-")
 
 
+def page_of(home: Path, run_id: str) -> Path:
+    """Where the morning page of a night is."""
+    return home / "reports" / f"{run_id}.html"
+
+
+def show_page(home: Path) -> None:
+    """Point `report.html` at the page of the current night; where there is none, remove it."""
+    now = current(home)
+    page = page_of(home, run_of(now)) if now else None
+    if page is not None and page.exists():
+        point(home / PAGE, page)
+    else:
+        (home / PAGE).unlink(missing_ok=True)
+
+
 def problem(scores: Path) -> str | None:
     """What is wrong with a night's file; None where it is the one that was written."""
     try:
@@ -58,21 +77,34 @@ def rollback(home: Path, *, to: str | None = None) -> Path:
         InputMissing: there is no such night.
         Damaged: it, or every one, is not what was written.
     """
-    nights = before_current(home)
-    if to is not None:
-        nights = [path for path in kept(home) if run_of(path) == to]
+    nights = before_current(home) if to is None else [named(home, to)]
     if not nights:
-        known = ", ".join(map(run_of, kept(home))) or "none"
-        raise InputMissing(
-            f"{home} holds no night {to or 'before the current one'}; kept are: {known}"
-        )
+        raise _no_night(home, "before the current one")
     for scores in nights:
         found = problem(scores)
         if found is None:
             make_current(scores)
+            show_page(home)
             return scores
         log.warning("not a good night", problem=found)
     raise Damaged(f"nothing is changed, as no such night is whole: {found}")
+
+
+def named(home: Path, run: str | None) -> Path:
+    """The file of a run's night; without a run, of the current one.
+
+    Raises:
+        InputMissing: there is no such night.
+    """
+    found = current(home) if run is None else home / f"scores-{run}.duckdb"
+    if found not in kept(home):
+        raise _no_night(home, run or "that is current")
+    return found
+
+
+def _no_night(home: Path, which: str) -> InputMissing:
+    known = ", ".join(map(run_of, kept(home))) or "none"
+    return InputMissing(f"{home} holds no night {which}; kept are: {known}")
 
 
 def check_current(home: Path) -> None:

@@ -1,10 +1,12 @@
 """Builds the night's DuckDB file and makes it current by one atomic rename."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import duckdb
 import polars as pl
@@ -31,17 +33,27 @@ class Run:
     model_version: str
 
 
-def build(
-    home: Path,
-    run: Run,
-    *,
-    shards: Path,
-    reasons: Path,
-    inputs: Inputs,
-    tables: Mapping[str, pl.DataFrame],
-    derive: Derive,
-    options: MartConfig,
-) -> Path:
+class Contents(TypedDict):
+    """What a night's file is made of.
+
+    Attributes:
+        shards: sealed folder of Parquet files with the scored users.
+        reasons: likewise, with what the first of their rows owe to what.
+        inputs: what the night read; becomes the tables items, users, user_behaviours.
+        tables: further tables by name; `run_id` is put before their columns.
+        derive: gives more such tables from those that are written.
+        options: how much of earlier nights the file holds.
+    """
+
+    shards: Path
+    reasons: Path
+    inputs: Inputs
+    tables: Mapping[str, pl.DataFrame]
+    derive: Derive
+    options: MartConfig
+
+
+def build(home: Path, run: Run, **contents: Unpack[Contents]) -> Path:
     """Write, check and finish `scores-<run_id>.duckdb` with its manifest; it is not yet current.
 
     It is built under a temporary name. `scores-<run_id>.json` has its SHA-256, the rows of each
@@ -50,12 +62,7 @@ def build(
     Args:
         home: the folder that holds the files of all nights.
         run: identifies the rows.
-        shards: sealed folder of Parquet files with the scored users.
-        reasons: likewise, with what the first of their rows owe to what.
-        inputs: what the night read; becomes the tables items, users, user_behaviours.
-        tables: further tables by name; `run_id` is put before their columns.
-        derive: gives more such tables from those that are written.
-        options: how much of earlier nights the file holds.
+        contents: see `Contents`.
 
     Returns:
         The path of the finished file, read-only.
@@ -64,39 +71,30 @@ def build(
         Damaged: a shard is not what was scored.
         GateRefused: the predictions are not what the shards hold.
     """
-    for folder in (shards, reasons):
-        manifest.verify(folder / manifest.MANIFEST)
-    building = home / f".build-{run.run_id}.duckdb"
     finished = home / f"scores-{run.run_id}.duckdb"
-    try:
-        rows = _build(
-            building,
-            run,
-            shards=shards,
-            reasons=reasons,
-            inputs=inputs,
-            tables=tables,
-            derive=derive,
-            options=options,
-        )
+    with draft(home, run, **contents) as (building, rows):
         _finish(building, finished, run, rows)
-    except BaseException:
-        discard(building)
-        raise
     return finished
 
 
-def _build(
-    building: Path,
-    run: Run,
-    *,
-    shards: Path,
-    reasons: Path,
-    inputs: Inputs,
-    tables: Mapping[str, pl.DataFrame],
-    derive: Derive,
-    options: MartConfig,
-) -> dict[str, int]:
+@contextmanager
+def draft(
+    home: Path, run: Run, **contents: Unpack[Contents]
+) -> Iterator[tuple[Path, dict[str, int]]]:
+    """The file of `build` under its temporary name and the rows of its tables, for the body.
+
+    What the body does not rename is removed.
+    """
+    for folder in (contents["shards"], contents["reasons"]):
+        manifest.verify(folder / manifest.MANIFEST)
+    building = home / f".build-{run.run_id}.duckdb"
+    try:
+        yield building, _build(building, run, contents)
+    finally:
+        discard(building)
+
+
+def _build(building: Path, run: Run, contents: Contents) -> dict[str, int]:
     """Write all tables and check them; rows by table."""
     discard(building)
     with duckdb.connect(config={"temp_directory": f"{building}.tmp"}) as connection:
@@ -104,16 +102,16 @@ def _build(
         target = str(building).replace("'", "''")
         connection.execute(f"attach '{target}' as scores (storage_version '{STORAGE_VERSION}')")
         connection.execute("use scores")
-        _write_predictions(connection, run, shards)
-        _write_reasons(connection, run, reasons)
-        _write_inputs(connection, run, inputs)
-        for name, frame in tables.items():
+        _write_predictions(connection, run, contents["shards"])
+        _write_reasons(connection, run, contents["reasons"])
+        _write_inputs(connection, run, contents["inputs"])
+        for name, frame in contents["tables"].items():
             _write(connection, name, frame, run)
         _write_run(connection, run)
-        _check_predictions(connection, shards)
-        for name, frame in derive(connection).items():
+        _check_predictions(connection, contents["shards"])
+        for name, frame in contents["derive"](connection).items():
             _write(connection, name, frame, run)
-        mart.write(connection, last=building.parent / CURRENT, options=options)
+        mart.write(connection, last=building.parent / CURRENT, options=contents["options"])
         rows = _rows(connection)
         connection.execute("use memory")
         connection.execute("checkpoint scores")
@@ -162,11 +160,16 @@ def manifest_of(scores: Path) -> Path:
 def make_current(finished: Path) -> None:
     """Point `current.duckdb` beside `finished` at it, in one rename."""
     home = finished.parent
-    link = home / f".current-{finished.stem}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(finished.name)
-    link.replace(home / CURRENT)
+    point(home / CURRENT, finished)
     manifest.sync(home)
+
+
+def point(link: Path, target: Path) -> None:
+    """Let a link point at what lies beside or below it, in one rename."""
+    building = link.with_name(f".{link.stem}-{target.stem}")
+    building.unlink(missing_ok=True)
+    building.symlink_to(target.relative_to(link.parent))
+    building.replace(link)
 
 
 def open_scores(path: Path) -> duckdb.DuckDBPyConnection:

@@ -1,16 +1,14 @@
 """The page of a training: one HTML file that asks nothing of the network."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.resources import files
-from math import isnan
 from pathlib import Path
 
 import polars as pl
-from markupsafe import Markup
 
-from jobs import charts
+from jobs import charts, figures, page
 from jobs.evaluation import LISTED
+from jobs.figures import Figure
+from jobs.page import Section
 from jobs.training import Trained
 from rank.model import Model
 
@@ -29,80 +27,42 @@ LEVEL = "predicted_over_observed"
 TOP = f"top_{LISTED}"
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A plot with what to read from it."""
-
-    title: str
-    caption: str
-    svg: str
-
-    @property
-    def markup(self) -> Markup:
-        """The plot as it goes into the page; Vega has escaped its texts."""
-        return Markup(self.svg)
-
-
 def write_report(trained: Trained, folder: Path) -> Path:
     """Write `report.html` into a folder, by one rename; its path."""
-    building = folder / f".{PAGE}.building"
-    building.write_text(render(trained), encoding="utf-8")
-    return building.replace(folder / PAGE)
+    return page.write(folder / PAGE, render(trained))
 
 
 def render(trained: Trained) -> str:
     """The page: for each behaviour, plots and tables of the test window."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    return page.render(
+        "report.html.jinja",
+        title=f"Training {trained.version}",
+        as_of=trained.as_of,
+        sections={model.behaviour: _section(trained, model) for model in trained.models},
     )
-    environment.filters["figure"] = figure
-    source = files("jobs").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    sections = [_section(trained, model) for model in trained.models]
-    return environment.from_string(source).render(trained=trained, sections=sections)
 
 
-def figure(value: object) -> str:
-    """A cell: counts in full, other numbers to four digits.
-
-    >>> [figure(value) for value in (12345.0, 0.00123456, float("nan"), "all")]
-    ['12,345', '0.001235', '–', 'all']
-    """
-    if not isinstance(value, int | float):
-        return "–" if value is None else str(value)
-    if isnan(value):
-        return "–"
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
-
-
-def _section(trained: Trained, model: Model) -> dict[str, object]:
+def _section(trained: Trained, model: Model) -> Section:
     mine = pl.col("behaviour") == model.behaviour
     metrics, bins = trained.metrics.filter(mine), trained.calibration.filter(mine)
     columns = ("bins", "bin", "pairs", "positives", "predicted", "observed", "low", "high")
     ours = (pl.col("model") == "nightrank") & pl.col("segment").is_in(["all", TOP])
-    return {
-        "model": model,
-        "figures": list(_figures(metrics, bins, trained.importance.filter(mine))),
-        "tables": {
+    return Section(
+        f"{model.behaviour} within {model.horizon_days} days",
+        figures=list(_figures(metrics, bins, trained.importance.filter(mine))),
+        tables={
             "Metrics, all candidates": overall(metrics),
             "By segment": by_segment(metrics),
             "Predicted and observed by bin": bins.filter(ours).select("segment", *columns),
         },
-    }
+    )
 
 
 def _figures(
     metrics: pl.DataFrame, bins: pl.DataFrame, importance: pl.DataFrame
 ) -> Iterator[Figure]:
     for segment, what in (("all", "all candidates"), (TOP, f"first {LISTED} of each list")):
-        shown = bins.filter(pl.col("segment") == segment, pl.col("bins") == "expected")
-        yield Figure(
-            f"Reliability, {what}",
-            "Bins of equal expected counts; bars are intervals of 95%. On the dashed line, what "
-            "was predicted happened.",
-            charts.reliability_plot(shown),
-        )
+        yield figures.reliability(bins, segment=segment, what=what)
     yield Figure(
         "Gains",
         "How much of what happened lies in the likeliest pairs.",
@@ -118,11 +78,7 @@ def _figures(
         "Share of the gain of all splits, by group of features.",
         charts.bars_plot(by_group(importance), name="group", value="gain", colour="part"),
     )
-    yield Figure(
-        "Recall of the candidates",
-        "Share of what happened that each generator proposed, before the cap.",
-        charts.bars_plot(by_generator(metrics), name="generator", value="recall"),
-    )
+    yield figures.recall(metrics)
 
 
 def overall(metrics: pl.DataFrame) -> pl.DataFrame:
@@ -157,12 +113,3 @@ def by_group(importance: pl.DataFrame) -> pl.DataFrame:
     summed = importance.group_by("group", "part", maintain_order=True).agg(pl.col("gain").sum())
     first = pl.col("gain").filter(pl.col("part") == "classifier").sum().over("group")
     return summed.sort(-first, "group", "part")
-
-
-def by_generator(metrics: pl.DataFrame) -> pl.DataFrame:
-    """generator, recall: the share of what happened that it proposed, the best first."""
-    name = pl.col("segment").str.strip_prefix("generator:")
-    found = metrics.filter(
-        pl.col("segment").str.starts_with("generator:"), pl.col("metric") == "candidate_recall"
-    )
-    return found.select(generator=name, recall="value").sort("recall", descending=True)

@@ -44,7 +44,9 @@ def removable(home: Path, keep: RetentionConfig, *, now: float | None = None) ->
     staying = [path for path in nights.kept(home) if path not in scores]
     found = [Removable("night", (path, publish.manifest_of(path))) for path in scores]
     folders = sorted((home / "runs").glob("*"))[: -keep.runs]
-    found += [Removable("run", (p,)) for p in folders if p.name not in runs and old(p)]
+    gone = [p for p in folders if p.name not in runs and old(p)]
+    found += [Removable("run", (p,)) for p in gone]
+    found += _pages(home, staying, gone)
     found += _models(home, keep, staying, old)
     for folder in sorted((home / "campaigns").glob("*")):
         lists = _by_run(folder)
@@ -56,6 +58,15 @@ def removable(home: Path, keep: RetentionConfig, *, now: float | None = None) ->
     unused = _older_than(now - keep.vector_days * DAY)
     shards = sorted((home / "cache").glob("*/[0-9]*-*"))
     return found + [Removable("vectors", (path,)) for path in shards if unused(path)]
+
+
+def _pages(home: Path, staying: Iterable[Path], gone: Iterable[Path]) -> Iterator[Removable]:
+    """Pages of which neither the night nor the folder of the run, as of a refused one, stays."""
+    runs = {path.name for path in (home / "runs").glob("*")} - {path.name for path in gone}
+    kept = runs | {nights.run_of(path) for path in staying}
+    for path in sorted(nights.page_of(home, "*").parent.glob("[!.]*")):
+        if path.stem not in kept:
+            yield Removable("page", (path,))
 
 
 def _models(

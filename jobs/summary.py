@@ -52,6 +52,7 @@ def show_outcome(night: Night, outcome: Outcome) -> None:
     show_lists(outcome.lists)
     show_line("candidates", f"{outcome.predictions:,}", "scored in", night.home / publish.CURRENT)
     show_line("run", outcome.run.run_id, "with model", outcome.trained.version)
+    show_line("page", night.home / nights.PAGE if outcome.page else "not written, see the log")
     print("\nThree things to ask", f"{night.home / publish.CURRENT}:")
     for question, sql in QUESTIONS.items():
         print(f"\n-- {question}{sql}")
@@ -146,6 +147,8 @@ def show_status(night: Night) -> None:
         with publish.open_scores(current) as connection:
             show_frame("Current night", connection.sql("select * from runs").pl())
             show_frame("Rows", connection.sql("select * exclude (run_id) from sources").pl())
+    if (night.home / nights.PAGE).exists():
+        show_line("page", night.home / nights.PAGE)
     show_frame("Nights", nights.frame(night.home))
     show_table("Models", ["model"], [[path.name] for path in models.folders(night.home)])
     if runs := unfinished(night.home):

@@ -28,12 +28,7 @@ class Projection:
         """Fit on the rows of `vectors` (n, d) that are not zero.
 
         Fewer rows, or directions that they differ in, give fewer dimensions. The same for any
-<<<<<<< HEAD
         number of threads. The caller passes only items known before the first label window.
-=======
-        number of threads. The caller passes only items that were known before the first label
-        window.
->>>>>>> wip-features
         """
         from sklearn.decomposition import PCA
 

@@ -147,18 +147,20 @@ def test_the_stability_index_of_two_halves_by_hand() -> None:
 def test_the_error_says_which_figure_broke_which_bound(tmp_path) -> None:
     frame = checked(tmp_path / "shards", predicted_over_observed=2.0)
     with pytest.raises(GateRefused, match=r"predicted_over_observed of buy is 2, .* 0\.7 to 1\.4"):
-        gates.enforce(frame, override=None)
+        gates.enforce(gates.overridden(frame, override=None))
 
 
 def test_an_override_names_who_took_it_on_them_where_a_gate_failed(tmp_path) -> None:
     frame = checked(tmp_path / "shards", predicted_over_observed=2.0)
-    named = gates.enforce(frame, override="Ada: sale")
+    named = gates.overridden(frame, override="Ada: sale")
+    gates.enforce(named)
     assert named.get_column("overridden_by").to_list() == ["Ada: sale", None, None]
     assert named.get_column("overridden_by").dtype == pl.String
 
 
 def test_what_passes_needs_nobody(tmp_path) -> None:
-    frame = gates.enforce(checked(tmp_path / "shards"), override=None)
+    frame = gates.overridden(checked(tmp_path / "shards"), override=None)
+    gates.enforce(frame)
     assert frame.get_column("overridden_by").null_count() == len(frame)
 
 

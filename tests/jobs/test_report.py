@@ -1,18 +1,17 @@
 """The page of a training, looked at by a browser where there is one."""
 
-import json
-import re
-import shutil
-import subprocess
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from pages import cells, measured, outside, seen, tables_of
+from selectolax.lexbor import LexborHTMLParser
 
-from jobs.report import by_generator, by_group, by_segment, figure, gains, render, write_report
+from jobs.figures import by_generator
+from jobs.page import cell
+from jobs.report import by_group, by_segment, gains, render, write_report
 from jobs.training import CONTEST, Trained
 from rank.metrics import probability_metrics
 from rank.model import Model
@@ -80,16 +79,9 @@ def trained() -> Trained:
     return make_trained(scale=1.0)
 
 
-def cells(table: LexborNode) -> pl.DataFrame:
-    """The texts of a table of the page."""
-    names = [cell.text() for cell in table.css("th")]
-    rows = [[cell.text() for cell in row.css("td")] for row in table.css("tbody tr")]
-    return pl.DataFrame(rows, names, orient="row")
-
-
 def check_figures(page: LexborHTMLParser, trained: Trained) -> None:
     """Every figure of the page is that of the tables, and every one of the tables is there."""
-    tables = {table.attributes["data-title"]: cells(table) for table in page.css("table")}
+    tables = tables_of(page)
     metrics = trained.metrics
     shown = tables["Metrics, all candidates"].unpivot(
         index="metric", variable_name="model", value_name="shown"
@@ -106,7 +98,7 @@ def check_figures(page: LexborHTMLParser, trained: Trained) -> None:
         pl.col("model") == "nightrank", pl.col("segment").is_in(["all", "top_10"])
     ).select(bins.columns)
     assert [list(row) for row in bins.iter_rows()] == [
-        [figure(value) for value in row] for row in expected.iter_rows()
+        [cell(value) for value in row] for row in expected.iter_rows()
     ]
 
 
@@ -133,12 +125,7 @@ def test_names_are_text_and_never_markup(trained: Trained) -> None:
 
 
 def test_the_page_names_nothing_outside_itself(trained: Trained) -> None:
-    text = render(trained)
-    page = LexborHTMLParser(text)
-    assert page.css("script, link, iframe, img, image, object, embed") == []
-    assert re.findall(r'(?:href|src)="(?!#)[^"]*"|url\((?!#)', text) == []
-    ids = [node.attributes["id"] for node in page.css("[id]")]
-    assert len(ids) == len(set(ids))  # plots do not refer to each other's parts
+    assert outside(render(trained)) == []
 
 
 def test_the_same_training_gives_the_same_page(trained: Trained, tmp_path: Path) -> None:
@@ -189,54 +176,18 @@ def test_segments_without_pairs_have_no_line_and_recall_has_one_for_each_generat
     assert by_generator(trained.metrics).rows() == [("nearest", 0.25)]
 
 
-@pytest.fixture(scope="module")
-def browser() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    return found
-
-
-def look(browser: str, page: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Open the page in a browser that may do nothing on its own account."""
-    return subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-            "--no-first-run", "--disable-background-networking", "--disable-component-update",
-            "--disable-sync", "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
-            *options, page.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-
-
 def test_a_browser_shows_the_figures_and_has_nothing_to_complain_of(
     trained: Trained, browser: str, tmp_path: Path
 ) -> None:
-    page = write_report(trained, tmp_path)
-    seen = look(browser, page, tmp_path, "--dump-dom", "--enable-logging=stderr")
-    assert "CONSOLE" not in seen.stderr  # errors of scripts, and requests that the policy forbids
-    check_figures(LexborHTMLParser(seen.stdout), trained)
+    check_figures(seen(browser, write_report(trained, tmp_path), tmp_path), trained)
 
 
-MEASURE = """<script>addEventListener("load", () => { document.title = JSON.stringify({
-    needed: document.documentElement.scrollWidth,
-    inner: innerWidth,
-    requests: performance.getEntriesByType("resource").map(entry => entry.name),
-    rights: [...document.querySelectorAll("svg")].map(svg => svg.getBoundingClientRect().right),
-})})</script></body>"""
-
-
-@pytest.mark.parametrize("width", [1400, 500])
+@pytest.mark.parametrize("width", [1400, 380])
 def test_plots_fit_the_window_and_load_nothing(
     trained: Trained, browser: str, tmp_path: Path, width: int
 ) -> None:
-    page = tmp_path / "measured.html"
-    free = re.sub("<meta http-equiv[^>]*>", "", render(trained))  # whatever is asked for is tried
-    page.write_text(free.replace("</body>", MEASURE), encoding="utf-8")
-    seen = look(browser, page, tmp_path, "--dump-dom", f"--window-size={width},900")
-    found = json.loads(LexborHTMLParser(seen.stdout).css_first("title").text())
+    found = measured(browser, render(trained), tmp_path, width=width)
     assert found["requests"] == []
-    assert found["needed"] <= found["inner"] <= width
+    assert found["needed"] <= found["inner"] == width
     assert len(found["rights"]) == 6
     assert max(found["rights"]) <= found["inner"]
