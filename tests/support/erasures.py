@@ -1,4 +1,4 @@
-"""A shop with somebody to be erased, two nights of it, and a search through every byte of a home."""
+"""A shop with somebody to be erased, two nights of it, a search through every byte of a home."""
 
 import json
 import os
@@ -18,7 +18,6 @@ from embed.cache import hash_texts
 from jobs import nightly, publish
 from jobs.campaigns.feedback import take_feedback
 from jobs.campaigns.files import hashed_id
-from jobs.erasing.erase import erase
 from jobs.nightly import Night
 
 ANNA = "=anna;o'brien@example.org"  # a formula for spreadsheets, a trap for SQL
@@ -77,8 +76,12 @@ def write_shop_of_anna(folder: Path, *, with_anna: bool = True) -> Night:
     most = reviews.get_column("user_id").mode().sort()[0]
     frames = {n: pl.read_parquet(shop / f"{n}.parquet") for n in ("users", "events", "reviews")}
     theirs = pl.col("user_id") == most
-    marked = pl.when(theirs).then(pl.format("{} {} {}", "text", pl.lit(MARK), pl.int_range(pl.len())))
-    frames["reviews"] = _same_text(reviews.with_columns(marked.otherwise("text").alias("text")), most)
+    marked = pl.when(theirs).then(
+        pl.format("{} {} {}", "text", pl.lit(MARK), pl.int_range(pl.len()))
+    )
+    frames["reviews"] = _same_text(
+        reviews.with_columns(marked.otherwise("text").alias("text")), most
+    )
     for name, frame in frames.items():
         said = pl.when(theirs).then(pl.lit(ANNA)).otherwise(pl.format("u{}", "user_id"))
         named = frame.with_columns(said.alias("user_id"))
@@ -123,7 +126,9 @@ def make_world(folder: Path, encoder: Encoder) -> World:
             take_feedback(_feedback(folder, night.home), home=night.home)
     unfinished = replace(night, as_of=night.as_of - timedelta(hours=1))
     nightly.ingest(unfinished, nightly.begin(unfinished, "unfinished"))
-    reviews = pl.read_csv(night.root / "reviews.csv", truncate_ragged_lines=True, infer_schema=False)
+    reviews = pl.read_csv(
+        night.root / "reviews.csv", truncate_ragged_lines=True, infer_schema=False
+    )
     texts = review_texts(reviews.filter(pl.col("user_id") == ANNA)[:-2])
     own = [text for text in texts if MARK in text]
     assert len(own) > 5
@@ -139,7 +144,10 @@ def _feedback(folder: Path, home: Path) -> Path:
     for campaign in ("summer", "hashed"):
         path = home / "feedback" / "audiences" / campaign / f"{YESTERDAY}.parquet"
         mailed = pl.read_parquet(path).filter(pl.col("arm") == "mailed").get_column("exported_as")
-        rows += [f"{campaign}-{n},{campaign},{YESTERDAY},{m},sent,2025-05-31" for n, m in enumerate(mailed)]
+        rows += [
+            f"{campaign}-{n},{campaign},{YESTERDAY},{m},sent,2025-05-31"
+            for n, m in enumerate(mailed)
+        ]
     rows.append(f"x,summer,no,{ANNA},sent,2025-05-31")
     rows.append(f"x,summer,,{ANNA},sent,2025-05-31,and,more")
     file = folder / "feedback.csv"
@@ -184,15 +192,8 @@ def _cells(value: object) -> Iterator[str]:
         yield str(value)
 
 
-def erased(night: Night, user_id: str = ANNA) -> dict:
-    return erase(night, user_id)
-
-
 def all_tables(scores: Path) -> dict[str, pl.DataFrame]:
-    """Every table and view of a night."""
+    """Every table of a night; its views say nothing else."""
     with publish.open_scores(scores) as connection:
-        names = connection.sql(
-            "select schema_name, table_name from duckdb_tables() union all "
-            "select schema_name, view_name from duckdb_views() where not internal"
-        ).fetchall()
+        names = connection.sql("select schema_name, table_name from duckdb_tables()").fetchall()
         return {f"{s}.{t}": connection.sql(f'from "{s}"."{t}"').pl() for s, t in names}
