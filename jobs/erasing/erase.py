@@ -50,9 +50,10 @@ def erase(night: Night, user_id: str) -> dict[str, Any]:
         NightrankError: the sources cannot be read; all but the vectors is done.
     """
     home = night.home
+    tombstone, user = lay(home, [], user_id=user_id, at=night.started_at)
     try:
         names = names_of(home, night.config, user_id)
-        tombstone, user = lay(home, names, user_id=user_id, at=night.started_at)
+        lay(home, names, user_id=user_id, at=night.started_at)
         _sweep(home)
         person = Person(names)
         note = {"tombstone": tombstone, "at": night.started_at.isoformat(timespec="seconds")}

@@ -12,7 +12,7 @@ from jobs.campaigns.feedback import sent_lists
 from jobs.campaigns.files import audience_path, hashed_id, key_in
 from jobs.config import Config
 from jobs.erasing.person import Person, Removed, read, rewrite
-from jobs.manifest import sha256
+from jobs.manifest import Damaged, sha256
 
 _MANIFESTS = "campaigns/*/*.json"
 
@@ -97,7 +97,12 @@ def erase_from_feedback(home: Path, person: Person) -> list[Removed]:
 
 def _rewrite_csv(path: Path, person: Person) -> int:
     """As `jobs.erasing.person.rewrite`; the other lines stay as they are, to the byte."""
-    rows = pl.read_csv(path, infer_schema=False)
+    try:
+        rows = pl.read_csv(path, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        raise Damaged(f"{path} cannot be read") from error
+    if "user_id" not in rows.columns:
+        return 0
     plain = pl.col("user_id").str.strip_prefix("'")  # see `jobs.campaigns.files.harmless`
     theirs = plain.is_in(sorted(person.names)).fill_null(False)
     kept = rows.filter(~theirs)

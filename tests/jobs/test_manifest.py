@@ -79,9 +79,8 @@ def test_an_exchange_that_was_cut_short_leaves_a_file_that_is_known(tmp_path: Pa
     building.write_bytes(b"abd")
     exchange(path, building, file, more=1)
     assert file.read_bytes() == b"abd"
-    assert (
-        verify(path) == whole(path) == ABOUT | {"more": 1, "before": {"b.txt": sha256_of(b"abc")}}
-    )
+    before = {"b.txt": hashlib.sha256(b"abc").hexdigest()}
+    assert verify(path) == whole(path) == ABOUT | {"more": 1, "before": before}
     file.write_bytes(b"abc")  # as before the rename
     with pytest.raises(Damaged, match=r"b\.txt is damaged"):
         verify(path)
