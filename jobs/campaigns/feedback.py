@@ -64,7 +64,7 @@ def take_feedback(file: Path, *, home: Path) -> Taken:
     fresh = good.unique(key, keep="first", maintain_order=True).join(
         known, on=key, how="anti", maintain_order="left"
     )
-    if len(good) == 0 and len(bad):
+    if len(good) == 0 and len(bad) and not read.erased:
         rules = ", ".join(bad.get_column("rule").unique(maintain_order=True))
         raise DataRefused(f"{file}: none of its {len(read.rows)} rows can be used: {rules}")
     (home / "feedback").mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import polars as pl
 from forks import QUICK
 from nights import write_night
 
-from embed import Encoder, review_texts
+from embed import Encoder, VectorCache, review_texts
 from embed.cache import hash_texts
 from jobs import nightly, publish
 from jobs.campaigns.feedback import take_feedback
@@ -132,8 +132,13 @@ def make_world(folder: Path, encoder: Encoder) -> World:
     texts = review_texts(reviews.filter(pl.col("user_id") == ANNA)[:-2])
     own = [text for text in texts if MARK in text]
     assert len(own) > 5
-    digests = {f"hash {n}": bytes(h) for n, h in enumerate(hash_texts(own))}
-    vectors = {f"vector {n}": v.tobytes() for n, v in enumerate(encoder.encode(own))}
+    hashes = hash_texts(own)
+    cache = VectorCache(
+        night.home / "cache", fingerprint=encoder.fingerprint, dimension=encoder.dimension
+    )
+    kept = cache.take(cache.find(hashes))
+    digests = {f"hash {n}": bytes(digest) for n, digest in enumerate(hashes)}
+    vectors = {f"vector {n}": vector.tobytes() for n, vector in enumerate(kept)}
     words = {"id": ANNA.encode(), "hashed id": HASHED.encode(), "text": MARK.encode()}
     return World(night, words | digests | vectors, own)
 
