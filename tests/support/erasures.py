@@ -13,12 +13,13 @@ import polars as pl
 from forks import QUICK
 from nights import write_night
 
-from embed import Encoder, VectorCache, review_texts
+from embed import review_texts
 from embed.cache import hash_texts
 from jobs import nightly, publish
 from jobs.campaigns.feedback import take_feedback
 from jobs.campaigns.files import hashed_id
 from jobs.nightly import Night
+from jobs.vectors import cache_of, encoder_of
 
 ANNA = "=anna;o'brien@example.org"  # a formula for spreadsheets, a trap for SQL
 KEY = "a key that nobody guesses"
@@ -116,7 +117,7 @@ def _write_csv(reviews: pl.DataFrame, shop: Path, *, with_anna: bool) -> None:
             file.write(f"{ANNA},I00001,2025-05-20,Oh,Yes,{MARK} as rating\n")
 
 
-def make_world(folder: Path, encoder: Encoder) -> World:
+def make_world(folder: Path) -> World:
     os.environ[VARIABLE] = KEY
     night = write_shop_of_anna(folder)
     before = replace(night, as_of=night.as_of - timedelta(days=1))
@@ -129,14 +130,14 @@ def make_world(folder: Path, encoder: Encoder) -> World:
     reviews = pl.read_csv(
         night.root / "reviews.csv", truncate_ragged_lines=True, infer_schema=False
     )
-    texts = review_texts(reviews.filter(pl.col("user_id") == ANNA)[:-2])
-    own = [text for text in texts if MARK in text]
+    is_known = pl.col("ts") < f"{night.as_of:%Y-%m-%d}"
+    theirs = reviews[:-2].filter(is_known, user_id=ANNA)  # the last two are broken
+    own = [text for text in review_texts(theirs) if MARK in text]
     assert len(own) > 5
     hashes = hash_texts(own)
-    cache = VectorCache(
-        night.home / "cache", fingerprint=encoder.fingerprint, dimension=encoder.dimension
-    )
+    cache = cache_of(night.home, encoder_of(night.config))
     kept = cache.take(cache.find(hashes))
+    assert kept.any(axis=1).all()
     digests = {f"hash {n}": bytes(digest) for n, digest in enumerate(hashes)}
     vectors = {f"vector {n}": vector.tobytes() for n, vector in enumerate(kept)}
     words = {"id": ANNA.encode(), "hashed id": HASHED.encode(), "text": MARK.encode()}
