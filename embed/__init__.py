@@ -9,7 +9,7 @@ content (`cache`):
     embedded = embed_texts(item_texts(items, template="{title}"), encoder=encoder, cache=cache)
 """
 
-from embed.cache import EmbeddedTexts, VectorCache, count_new, embed_texts
+from embed.cache import EmbeddedTexts, VectorCache, count_new, embed_texts, keep_only
 from embed.encoder import Encoder, load_encoder
 from embed.loading import EncoderError, EncoderNotFound
 from embed.text import TemplateError, clean_text, item_texts, review_texts
@@ -25,6 +25,7 @@ __all__ = [
     "count_new",
     "embed_texts",
     "item_texts",
+    "keep_only",
     "load_encoder",
     "review_texts",
 ]

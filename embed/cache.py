@@ -20,6 +20,7 @@ from embed.encoder import Encoder
 log = logging.getLogger(__name__)
 
 _UNFINISHED = ".new-"
+_UNREADABLE = (FileNotFoundError, ValueError, LookupError, TypeError)
 _ABANDONED = 3600.0  # seconds after which an unfinished shard has no living writer
 
 
@@ -114,21 +115,14 @@ class VectorCache:
                 f"The cache takes float32 vectors of shape {wanted}, not {vectors.dtype} of shape "
                 f"{vectors.shape}."
             )
-        name = f"{len(self._vectors):06d}-{uuid.uuid4().hex[:8]}"
-        unfinished = self._folder / f"{_UNFINISHED}{name}"
-        try:
-            _write_shard(unfinished, hashes, vectors)
-            unfinished.rename(self._folder / name)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
-        _sync(self._folder)
+        name = _name_shard(f"{len(self._vectors):06d}")
+        _add_shard(self._folder / name, hashes, vectors)
         self._open(self._folder / name)
 
     def _open(self, path: Path) -> None:
         try:
             hashes, vectors = _read_shard(path)
-        except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
+        except _UNREADABLE as error:
             raise DamagedShard(f"{path}: {error}") from error
         if vectors.shape != (len(hashes), self.dimension):
             raise DamagedShard(f"{path}: {len(hashes)} hashes, but vectors {vectors.shape}")
@@ -196,10 +190,66 @@ def count_new(texts: Sequence[str], *, cache: VectorCache) -> int:
     return int(np.count_nonzero(cache.find(hash_texts(distinct)) < 0))
 
 
+def keep_only(folder: Path, texts: Sequence[str]) -> int:
+    """Remove the vectors of all other texts, whatever their encoder, from every shard.
+
+    A shard is replaced by one that has what is left, and is gone only when that is there. Damaged
+    and unfinished shards go: what is in them is not known. Nothing else may write meanwhile.
+
+    Args:
+        folder: of the caches, as for `VectorCache`.
+        texts: cleaned texts whose vectors stay.
+
+    Returns:
+        Vectors removed.
+    """
+    for path in folder.glob(f"*/{_UNFINISHED}*"):
+        shutil.rmtree(path)
+    wanted, removed = hash_texts(list(dict.fromkeys(texts))), 0
+    for path in sorted(folder.glob("*/[0-9]*-*")):
+        try:
+            hashes, vectors = _read_shard(path)
+        except _UNREADABLE:
+            shutil.rmtree(path)
+            continue
+        stays = np.isin(hashes, wanted)
+        if stays.all():
+            continue
+        if stays.any():
+            _renew_shard(path, hashes[stays], np.asarray(vectors[stays]))
+        shutil.rmtree(path)
+        removed += int(np.count_nonzero(~stays))
+    return removed
+
+
 def hash_texts(texts: Sequence[str]) -> NDArray[np.bytes_]:
     """The 16-byte BLAKE2b digest of each text, by which the cache knows it."""
     digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
     return np.array(digests, dtype="S16")
+
+
+def _name_shard(number: str) -> str:
+    return f"{number}-{uuid.uuid4().hex[:8]}"
+
+
+def _renew_shard(old: Path, hashes: NDArray[np.bytes_], vectors: NDArray[np.float32]) -> None:
+    """Add a shard of the old one's number, last used when that was."""
+    new = old.with_name(_name_shard(old.name.split("-")[0]))
+    used = old.stat()
+    _add_shard(new, hashes, vectors)
+    os.utime(new, ns=(used.st_atime_ns, used.st_mtime_ns))
+
+
+def _add_shard(path: Path, hashes: NDArray[np.bytes_], vectors: NDArray[np.float32]) -> None:
+    """Write a shard that appears by one rename."""
+    unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
+    try:
+        _write_shard(unfinished, hashes, vectors)
+        unfinished.rename(path)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    _sync(path.parent)
 
 
 def _write_shard(folder: Path, hashes: NDArray[np.bytes_], vectors: NDArray[np.float32]) -> None:

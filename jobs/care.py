@@ -1,11 +1,13 @@
-"""Commands that look after what is kept: going back a night, its page, room, damage."""
+"""Commands that look after what is kept: going back, its page, room, erasing, damage."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.options import AsOf, ConfigFile, Home, Root, night_of
+from jobs.session import one_at_a_time
 
 if TYPE_CHECKING:
     from jobs.nightly import Night
@@ -63,6 +65,33 @@ def gc(
     show_table("Would go" if dry_run else "Removed", ["what", "path", "MiB"], rows)
     for path in (path for one in found for path in one.paths if not dry_run):
         publish.remove(path)
+
+
+@app.command()
+def erase(
+    config: ConfigFile,
+    user: Annotated[
+        str,
+        typer.Argument(
+            metavar="USER", help="The user_id, or - to read it from standard input, one line."
+        ),
+    ],
+    root: Root = Path(),
+    home: Home = None,
+) -> None:
+    """Remove a person from all that is kept and ever read again; print a certificate."""
+    import json
+
+    from jobs.erasing.erase import erase as erase_user
+    from jobs.errors import ConfigError
+
+    user_id = sys.stdin.readline().rstrip("\r\n") if user == "-" else user
+    if not user_id.strip():
+        raise ConfigError("there is no user_id: give it as USER, or as a line of standard input")
+    night = night_of(config, None, root, home)
+    with one_at_a_time(night.home, "erase"):
+        certificate = erase_user(night, user_id)
+    typer.echo(json.dumps(certificate, indent=2))
 
 
 @app.command()

@@ -12,6 +12,7 @@ import psutil
 from index import library
 from index.library import ConflictingFaiss, import_faiss
 from jobs import models, nights, publish
+from jobs.erasing.tombstones import Tombstones
 from jobs.errors import NightrankError
 from jobs.ingest import read_inputs
 from jobs.manifest import MANIFEST, Damaged, verify
@@ -142,9 +143,13 @@ def memory(home: Path) -> Finding:
 def inputs(night: Night) -> Finding:
     """Whether every source can be read and keeps its contract."""
     try:
-        report = read_inputs(night.config, as_of=night.as_of, root=night.root).report
+        erased = Tombstones.of(night.home)
+        read = read_inputs(night.config, as_of=night.as_of, root=night.root, erased=erased)
     except NightrankError as error:
         return Finding("inputs", str(error), "mend the source, or its entry in [sources]")
+    except Damaged as error:
+        return Finding("inputs", str(error), "take the file that says who was erased from a backup")
+    report = read.report
     rows = (f"{row['source']} {row['kept']:,}" for row in report.iter_rows(named=True))
     return Finding("inputs", f"rows kept: {', '.join(rows)}")
 

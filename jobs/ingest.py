@@ -13,6 +13,7 @@ from jobs.casts import VALUE_CHARACTERS
 from jobs.config import Config
 from jobs.config_sections import ITEM_COLUMNS, USER_COLUMNS
 from jobs.contracts import Row, Source, cells, column_of, contract
+from jobs.erasing.tombstones import Tombstones
 from jobs.errors import DataRefused, table
 from jobs.review_events import events_of
 from jobs.sources import SourceRows, read_source, same_type
@@ -54,9 +55,10 @@ class Inputs:
         reviews: user, item, ts, title, text, rating; likewise.
         quarantine: source, rule, file (null for SQL), row, column (null: the whole row), value;
             a line for every rule that a row breaks.
-        report: source, read, kept, quarantined, later, ignored_columns: rows of every configured
-            source; read is the sum of the next three. Later rows are those at or after the time
-            the sources were read for, and events and reviews of later items.
+        report: source, read, kept, quarantined, later, erased, ignored_columns: rows of every
+            configured source; read is the sum of the next four. Later rows are those at or after
+            the time the sources were read for, and events and reviews of later items; erased
+            ones are those of people who were erased, whatever else they are.
     """
 
     as_of: datetime
@@ -83,16 +85,19 @@ class Inputs:
         )
 
 
-def read_inputs(config: Config, *, as_of: datetime, root: Path) -> Inputs:
+def read_inputs(
+    config: Config, *, as_of: datetime, root: Path, erased: Tombstones | None = None
+) -> Inputs:
     """Read every source of the configuration and keep what holds before `as_of`.
 
-    A row at or after `as_of` (ts, or created_at of items and users) is counted and otherwise as
-    if it had not been there.
+    A row at or after `as_of` (ts, or created_at of items and users), or of a user who was erased,
+    is counted and otherwise as if it had not been there.
 
     Args:
         config: Names the sources.
         as_of: Naive UTC.
         root: Folder that relative paths start from.
+        erased: Those of the home that the rows are for.
 
     Raises:
         InputMissing: A file is missing or cannot be read.
@@ -101,7 +106,8 @@ def read_inputs(config: Config, *, as_of: datetime, root: Path) -> Inputs:
     """
     if as_of.tzinfo is not None:
         raise ValueError(f"as_of = {as_of} must be naive UTC")
-    read = {source: _read(config, source, root=root) for source in SOURCES}
+    stones = erased or Tombstones()
+    read = {source: stones.without(_read(config, source, root=root)) for source in SOURCES}
     early = _before(read, as_of)
     good: Frames = {}
     failures: Frames = {}
@@ -249,10 +255,11 @@ def _report(
             rows.append(
                 {
                     "source": source,
-                    "read": read[source].rows.height + broken,
+                    "read": read[source].rows.height + broken + read[source].erased,
                     "kept": good[source].height,
                     "quarantined": early[source].height - good[source].height + broken,
                     "later": read[source].rows.height - early[source].height,
+                    "erased": read[source].erased,
                     "ignored_columns": _some(read[source].ignored),
                 }
             )

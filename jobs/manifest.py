@@ -42,6 +42,42 @@ def write(path: Path, digests: Mapping[str, str], **about: object) -> None:
     sync(path.parent)
 
 
+def exchange(path: Path, building: Path, file: Path, **about: object) -> None:
+    """Put a file in the place of one that a manifest names, by one rename.
+
+    The manifest is written first. Until the rename it does not fit the file, which `verify` says;
+    `whole` knows the file as the one that it was `before`.
+
+    Args:
+        path: the manifest.
+        building: the new file, in the same file system.
+        file: the old one, beside the manifest.
+        about: what the manifest tells from now on, beside what it told.
+    """
+    content = _content(path)
+    digests = content["sha256"] | {file.name: sha256(building)}
+    told = content.get("about", {}) | about | {"before": {file.name: sha256(file)}}
+    sync(building)
+    write(path, digests, **told)
+    building.replace(file)
+    sync(file.parent)
+
+
+def whole(path: Path) -> dict[str, Any]:
+    """As `verify`, but a file that an exchange did not reach is whole too.
+
+    Raises:
+        Damaged: as `verify` does.
+    """
+    content = _content(path)
+    before: dict[str, str] = content.get("about", {}).get("before", {})
+    for name, digest in before.items():
+        if (path.parent / name).is_file() and sha256(path.parent / name) == digest:
+            content["sha256"][name] = digest
+    _compare(path, content["sha256"])
+    return dict(content.get("about", {}))
+
+
 def read(path: Path) -> dict[str, Any]:
     """What a manifest tells beside the digests.
 
@@ -58,17 +94,7 @@ def verify(path: Path) -> dict[str, Any]:
         Damaged: the manifest or a file is missing or not the one that was written.
     """
     content = _content(path)
-    for name, written in content["sha256"].items():
-        file = path.parent / name
-        try:
-            found = sha256(file)
-        except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # no such name
-            raise Damaged(f"{file!s:.200} is missing: {path.name} names it") from error
-        if found != written:
-            raise Damaged(
-                f"{file} is damaged: its SHA-256 is {found[:12]}…, {path.name} says "
-                f"{str(written)[:12]}…"
-            )
+    _compare(path, content["sha256"])
     return dict(content.get("about", {}))
 
 
@@ -85,6 +111,20 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _compare(path: Path, digests: Mapping[str, str]) -> None:
+    for name, written in digests.items():
+        file = path.parent / name
+        try:
+            found = sha256(file)
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # no such name
+            raise Damaged(f"{file!s:.200} is missing: {path.name} names it") from error
+        if found != written:
+            raise Damaged(
+                f"{file} is damaged: its SHA-256 is {found[:12]}…, {path.name} says "
+                f"{str(written)[:12]}…"
+            )
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from jobs.campaigns.lists import Lists, Written
 from jobs.campaigns.segments import check_segments, members
 from jobs.config import Config
 from jobs.console import log, progress
+from jobs.erasing.tombstones import Tombstones
 from jobs.errors import ConfigError, GateRefused, InputMissing, NothingToDo
 from jobs.ingest import Inputs, read_inputs
 from jobs.ledger import START, Ledger, current_run, new_run_id, settings_digest, write_parquet
@@ -151,7 +152,8 @@ def ingest(night: Night, ledger: Ledger) -> Inputs:
 
 def read(night: Night) -> Inputs:
     """Read the sources and say how many rows they had."""
-    inputs = read_inputs(night.config, as_of=night.as_of, root=night.root)
+    erased = Tombstones.of(night.home)
+    inputs = read_inputs(night.config, as_of=night.as_of, root=night.root, erased=erased)
     for campaign in night.config.campaign:
         members(inputs.users, campaign.segment, as_of=night.as_of, name=campaign.name)
     for row in inputs.report.iter_rows(named=True):

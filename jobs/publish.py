@@ -112,7 +112,7 @@ def _build(building: Path, run: Run, contents: Contents) -> dict[str, int]:
         for name, frame in contents["derive"](connection).items():
             _write(connection, name, frame, run)
         mart.write(connection, last=building.parent / CURRENT, options=contents["options"])
-        rows = _rows(connection)
+        rows = rows_of(connection)
         connection.execute("use memory")
         connection.execute("checkpoint scores")
         connection.execute("detach scores")
@@ -121,10 +121,7 @@ def _build(building: Path, run: Run, contents: Contents) -> dict[str, int]:
 
 def _finish(building: Path, finished: Path, run: Run, rows: Mapping[str, int]) -> None:
     """The manifest comes before the name, so that no finished file is without one."""
-    if Path(f"{building}.wal").exists():
-        raise OSError(f"{building} was not closed cleanly: its .wal file is still there")
-    manifest.sync(building)
-    building.chmod(0o444)
+    settle(building)
     manifest.write(
         manifest_of(finished),
         {finished.name: manifest.sha256(building)},
@@ -136,6 +133,14 @@ def _finish(building: Path, finished: Path, run: Run, rows: Mapping[str, int]) -
     )
     building.rename(finished)
     manifest.sync(finished.parent)
+
+
+def settle(building: Path) -> None:
+    """Make a file that DuckDB has closed one that is only read."""
+    if Path(f"{building}.wal").exists():
+        raise OSError(f"{building} was not closed cleanly: its .wal file is still there")
+    manifest.sync(building)
+    building.chmod(0o444)
 
 
 def discard(building: Path) -> None:
@@ -268,8 +273,8 @@ def _check_predictions(connection: duckdb.DuckDBPyConnection, shards: Path) -> N
         )
 
 
-def _rows(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Exact counts of all tables; `duckdb_tables()` has estimates."""
+def rows_of(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Exact counts of the tables of the attached `scores`; `duckdb_tables()` has estimates."""
     names = connection.sql(
         "select table_name from duckdb_tables() where database_name = 'scores' "
         "and schema_name = 'main' order by all"

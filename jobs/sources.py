@@ -45,11 +45,13 @@ class SourceRows:
             line 1, a row over several lines being one, and blank lines of CSV not counting.
         broken: Lines of CSV or NDJSON that are no row: file, row and value (the line).
         ignored: Columns that are not part of the contract.
+        erased: How many rows were left out, as their users were erased.
     """
 
     rows: pl.DataFrame
     broken: pl.DataFrame
     ignored: list[str]
+    erased: int = 0
 
 
 def read_source(

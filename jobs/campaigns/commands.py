@@ -65,7 +65,7 @@ def feedback(
     name = load_config(config).name
     taken = take_feedback(file, home=(home or Path("nightrank-home") / name).resolve())
     show_line(f"{taken.read:,} rows: {taken.new:,} new, {taken.known:,} known already,")
-    show_line(f"{taken.quarantined:,} quarantined")
+    show_line(f"{taken.quarantined:,} quarantined, {taken.erased:,} of people who were erased")
 
 
 def _of_current_night(config: Path, root: Path, home: Path | None) -> tuple["Lists", str]:

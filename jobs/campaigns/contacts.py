@@ -9,6 +9,7 @@ import polars as pl
 from jobs.config import Config
 from jobs.config_sections import source_format
 from jobs.contracts import Consents, Contacts
+from jobs.erasing.tombstones import Tombstones
 from jobs.errors import DataRefused
 from jobs.ingest import checked
 from jobs.sources import read_source
@@ -17,7 +18,13 @@ CONTRACTS = {"consent": Consents, "suppression": Contacts}
 
 
 def read_contacts(
-    config: Config, source: str, *, root: Path, now: datetime, users: pl.DataFrame
+    config: Config,
+    source: str,
+    *,
+    root: Path,
+    now: datetime,
+    users: pl.DataFrame,
+    erased: Tombstones,
 ) -> pl.DataFrame:
     """Read `sources.consent` or `sources.suppression`.
 
@@ -29,6 +36,7 @@ def read_contacts(
         root: folder that relative paths start from.
         now: naive UTC; what the age of the source is counted from.
         users: their `user_id`, whose type the ids of the source get.
+        erased: whose rows are left out.
 
     Returns:
         user_id, campaign (in lower case; null: all), and consent.
@@ -42,6 +50,7 @@ def read_contacts(
     read = read_source(
         text, source=source, contract=contract, root=root, attach=config.sources.attach
     )
+    read = erased.without(read)
     rows, bad = checked(read.rows, contract, source)
     if len(bad) or len(read.broken):
         found = f"row {bad['row'][0]}: {bad['rule'][0]}" if len(bad) else read.broken["value"][0]

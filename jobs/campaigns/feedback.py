@@ -9,6 +9,7 @@ import polars as pl
 
 from jobs.campaigns.files import audience_path
 from jobs.contracts import Messages
+from jobs.erasing.tombstones import Tombstones
 from jobs.errors import DataRefused
 from jobs.ingest import checked
 from jobs.sources import read_source
@@ -30,19 +31,20 @@ _BAD = pl.Schema(
 
 @dataclass(frozen=True)
 class Taken:
-    """Rows of a feedback file: read is the sum of new, known and quarantined."""
+    """Rows of a feedback file: read is the sum of the others."""
 
     read: int
     new: int
     known: int
     quarantined: int
+    erased: int = 0
 
 
 def take_feedback(file: Path, *, home: Path) -> Taken:
     """Add the messages of a CSV, Parquet or NDJSON file to `home/feedback/messages.parquet`.
 
     A message and event that is already known changes nothing, so a file can be given again. Bad
-    rows are added to `quarantine.parquet` beside it.
+    rows are added to `quarantine.parquet` beside it; those of people who were erased are not taken.
 
     Raises:
         InputMissing: the file cannot be read.
@@ -51,6 +53,7 @@ def take_feedback(file: Path, *, home: Path) -> Taken:
     read = read_source(
         str(file.resolve()), source="feedback", contract=Messages, root=Path("/"), attach={}
     )
+    read = Tombstones.of(home).without(read)
     good, failures = checked(read.rows, Messages, "feedback")
     good, strangers = _with_users(good.with_columns(_text("message_id", "user_id")), home)
     broken = read.broken.with_columns(pl.lit("broken_line").alias("rule"))
@@ -61,14 +64,20 @@ def take_feedback(file: Path, *, home: Path) -> Taken:
     fresh = good.unique(key, keep="first", maintain_order=True).join(
         known, on=key, how="anti", maintain_order="left"
     )
-    if len(good) == 0 and len(bad):
+    if len(good) == 0 and len(bad) and not read.erased:
         rules = ", ".join(bad.get_column("rule").unique(maintain_order=True))
         raise DataRefused(f"{file}: none of its {len(read.rows)} rows can be used: {rules}")
     (home / "feedback").mkdir(parents=True, exist_ok=True)
     _replace(home / "feedback" / "messages.parquet", pl.concat([known, fresh]))
     _replace(_quarantine_path(home), pl.concat([quarantine(home), bad]).unique(maintain_order=True))
-    refused = len(read.rows) + len(read.broken) - len(good)
-    return Taken(len(read.rows) + len(read.broken), len(fresh), len(good) - len(fresh), refused)
+    told = len(read.rows) + len(read.broken)
+    return Taken(
+        read=told + read.erased,
+        new=len(fresh),
+        known=len(good) - len(fresh),
+        quarantined=told - len(good),
+        erased=read.erased,
+    )
 
 
 def messages(home: Path) -> pl.DataFrame:

@@ -118,16 +118,29 @@ def _exported_ids(users: pl.Series, campaign: CampaignConfig) -> pl.DataFrame:
     """user_id and exported_as: the same, or its HMAC-SHA256 in hexadecimal."""
     if campaign.hash_ids_with is None:
         return pl.DataFrame({"user_id": users, "exported_as": users})
-    key = os.environ.get(campaign.hash_ids_with, "")
+    key = key_in(campaign.hash_ids_with)
+    digests = [hashed_id(str(user), key) for user in users]
+    return pl.DataFrame({"user_id": users, "exported_as": pl.Series(digests, dtype=pl.String)})
+
+
+def key_in(variable: str) -> bytes:
+    """The key that ids are hashed with.
+
+    Raises:
+        InputMissing: the environment variable does not hold one.
+    """
+    key = os.environ.get(variable, "")
     if len(key) < KEY_CHARACTERS:
         raise InputMissing(
-            f"hash_ids_with: the environment variable {campaign.hash_ids_with} must hold a key of "
+            f"hash_ids_with: the environment variable {variable} must hold a key of "
             f"{KEY_CHARACTERS} or more characters, and holds {len(key)}"
         )
-    digests = [
-        hmac.new(key.encode(), str(user).encode(), hashlib.sha256).hexdigest() for user in users
-    ]
-    return pl.DataFrame({"user_id": users, "exported_as": pl.Series(digests, dtype=pl.String)})
+    return key.encode()
+
+
+def hashed_id(user: str, key: bytes) -> str:
+    """What a list with hashed ids has in place of an id."""
+    return hmac.new(key, user.encode(), hashlib.sha256).hexdigest()
 
 
 def _renamed(lines: pl.DataFrame, exported_as: pl.DataFrame) -> pl.DataFrame:

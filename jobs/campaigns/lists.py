@@ -13,6 +13,7 @@ from jobs.campaigns.files import list_path, write_list
 from jobs.campaigns.selection import WATERFALL, Selection, select_lists
 from jobs.config import Config
 from jobs.console import log
+from jobs.erasing.tombstones import Tombstones
 from jobs.errors import NightrankError
 
 
@@ -44,6 +45,7 @@ class Lists:
             root=self.root,
             now=datetime.now(UTC).replace(tzinfo=None),
             sent=sent_messages(self.home, kind),
+            erased=Tombstones.of(self.home),
         )
         waterfalls = [selection.waterfall for selection in self.selections]
         return pl.concat([pl.DataFrame(schema=WATERFALL), *waterfalls])

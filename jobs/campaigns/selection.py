@@ -13,6 +13,7 @@ from jobs.campaigns.segments import members
 from jobs.casts import named
 from jobs.config import Config
 from jobs.config_sections import CampaignConfig
+from jobs.erasing.tombstones import Tombstones
 from jobs.errors import NightrankError
 
 # Steps of the waterfall after `eligible`: a line leaves at the first that applies.
@@ -112,6 +113,7 @@ def select_lists(
     root: Path,
     now: datetime,
     sent: pl.DataFrame,
+    erased: Tombstones | None = None,
 ) -> list[Selection]:
     """Choose for every campaign, those of less `priority` first.
 
@@ -121,13 +123,16 @@ def select_lists(
         root: folder that relative paths of these start from.
         now: naive UTC; what their age is counted from.
         sent: user_id, sent_at: a row for each message that was sent; see `feedback.sent_messages`.
+        erased: whose consent and suppression are not looked at.
 
     Returns:
         In the order of the configuration.
     """
     connection.register("sent", sent.to_arrow())
     connection.execute("create or replace temp table tonight as select user_id from users limit 0")
-    contacts, missing = _contacts(connection, config, root=root, now=now)
+    contacts, missing = _contacts(
+        connection, config, root=root, now=now, erased=erased or Tombstones()
+    )
     for name, frame in contacts.items():
         connection.register(name, frame.to_arrow())
     chosen = {}
@@ -141,7 +146,12 @@ def select_lists(
 
 
 def _contacts(
-    connection: duckdb.DuckDBPyConnection, config: Config, *, root: Path, now: datetime
+    connection: duckdb.DuckDBPyConnection,
+    config: Config,
+    *,
+    root: Path,
+    now: datetime,
+    erased: Tombstones,
 ) -> tuple[dict[str, pl.DataFrame], dict[str, NightrankError]]:
     """The tables consents and suppressions, and why one of their sources cannot be used."""
     users = connection.sql("select user_id, null::varchar as campaign, consent from users").pl()
@@ -150,7 +160,9 @@ def _contacts(
     for source, name in (("consent", "consents"), ("suppression", "suppressions")):
         if getattr(config.sources, source) is not None:
             try:
-                found[name] = read_contacts(config, source, root=root, now=now, users=users)
+                found[name] = read_contacts(
+                    config, source, root=root, now=now, users=users, erased=erased
+                )
             except NightrankError as error:
                 missing[source] = error
     return found, missing

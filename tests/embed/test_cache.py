@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embed import Encoder, VectorCache, clean_text, embed_texts, load_encoder, review_texts
-from embed.cache import hash_texts
+from embed.cache import hash_texts, keep_only
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = [f"item number {i} {'with many words ' * (i % 5)}" for i in range(20)]
@@ -293,3 +293,33 @@ def test_real_reviews_find_the_reviews_of_like_things(
     nearest = [texts[row].lower() for row in np.argsort(-(found.vectors @ query))[:20]]
     share = sum("capo" in text.lower() for text in texts) / len(texts)
     assert sum("capo" in text for text in nearest) / 20 > 10 * share
+
+
+def test_only_vectors_of_the_named_texts_are_kept(static_encoder: Encoder, tmp_path: Path) -> None:
+    for part in (WORDS[:8], WORDS[8:12], WORDS[12:]):
+        embed_texts(part, encoder=static_encoder, cache=opened(tmp_path, static_encoder))
+    first, second, third = shards(tmp_path, static_encoder)
+    for shard in (first, second, third):
+        os.utime(shard, (1e9, 1e9))
+    (third / "vectors.npy").write_bytes(b"damaged")
+    (third.parent / ".new-000003-killed").mkdir()
+    stays = WORDS[:3] + WORDS[8:12]
+    before = opened_only(tmp_path, static_encoder)
+    kept = before.take(before.find(hash_texts(stays)))
+    assert keep_only(tmp_path, [*stays, "never seen"]) == 5
+    renewed, untouched = shards(tmp_path, static_encoder)
+    assert (renewed.name[:7], untouched) == (first.name[:7], second)
+    assert renewed.name != first.name
+    assert {shard.stat().st_mtime for shard in (renewed, untouched)} == {1e9}
+    after = opened(tmp_path, static_encoder)
+    assert len(after) == len(stays)
+    assert (after.find(hash_texts(WORDS[3:8] + WORDS[12:])) < 0).all()
+    np.testing.assert_array_equal(after.take(after.find(hash_texts(stays))), kept)
+    assert keep_only(tmp_path, []) == len(stays)
+    assert shards(tmp_path, static_encoder) == []
+
+
+def opened_only(folder: Path, encoder: Encoder) -> VectorCache:
+    return VectorCache(
+        folder, fingerprint=encoder.fingerprint, dimension=encoder.dimension, writable=False
+    )

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.manifest import MANIFEST, Damaged, read, seal, sha256, verify
+from jobs.manifest import MANIFEST, Damaged, exchange, read, seal, sha256, verify, whole
 
 ABOUT = {"as_of": "2025-06-01T00:00:00", "rows": {"predictions": 12}, "behaviours": ["größe"]}
 
@@ -69,3 +70,21 @@ def test_a_changed_and_a_missing_file_are_named(sealed: Path, tmp_path: Path) ->
     (tmp_path / "a.bin").unlink()
     with pytest.raises(Damaged, match=r"a\.bin is missing"):
         verify(tmp_path / MANIFEST)
+
+
+def test_an_exchange_that_was_cut_short_leaves_a_file_that_is_known(tmp_path: Path) -> None:
+    file, building, path = tmp_path / "b.txt", tmp_path / ".b.txt.building", tmp_path / MANIFEST
+    file.write_bytes(b"abc")
+    seal(tmp_path, **ABOUT)
+    building.write_bytes(b"abd")
+    exchange(path, building, file, more=1)
+    assert file.read_bytes() == b"abd"
+    before = {"b.txt": hashlib.sha256(b"abc").hexdigest()}
+    assert verify(path) == whole(path) == ABOUT | {"more": 1, "before": before}
+    file.write_bytes(b"abc")  # as before the rename
+    with pytest.raises(Damaged, match=r"b\.txt is damaged"):
+        verify(path)
+    assert whole(path)["more"] == 1
+    file.write_bytes(b"abe")
+    with pytest.raises(Damaged, match=r"b\.txt is damaged"):
+        whole(path)
