@@ -20,6 +20,7 @@ from index.whitening import whitened
 from jobs.config import Config
 from jobs.console import log
 from jobs.ingest import Inputs
+from jobs.signals import stop_if_asked
 from rank.features import Features
 from rank.impressions import Shown
 from rank.known import Known, days_before
@@ -175,9 +176,10 @@ class State:
         return self.material.users_before(self.as_of)
 
     def shards(self) -> Iterator[Users]:
-        """The eligible users in shards of bounded size."""
+        """The eligible users in shards of bounded size; between two, a run can be stopped."""
         size = self.material.config.scoring.users_per_shard
         for start in range(0, len(self.users), size):
+            stop_if_asked()
             yield self.users[start : start + size]
 
     @cached_property
