@@ -68,7 +68,8 @@ def enforce(checked: pl.DataFrame, *, override: str | None) -> pl.DataFrame:
             "not published, the last good night stays current: "
             + "; ".join(said)
             + ". Look for the cause in the inputs; change [gates] if the bound is wrong, or "
-            "publish all the same with --force 'NAME: REASON'"
+            "publish all the same with --force 'NAME: REASON'",
+            checked,
         )
     for line in said:
         log.warning("gate overridden", figure=line, by=override)
