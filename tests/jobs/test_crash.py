@@ -12,7 +12,7 @@ from trials import RUN, World, assert_same, reader, total
 
 from jobs.ledger import STAGES
 
-KILLS = int(os.environ.get("NIGHTRANK_KILLS", "200"))
+KILLS = int(os.environ.get("NIGHTRANK_KILLS", "120"))
 # Most nights find their models. Of those that grow them, growing is the longest part, and is one
 # step: more kills there would hit nothing else.
 OF_TRAINING = 0.2
