@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENCODERS_FROM_PACKAGES := HF_HUB_OFFLINE=1
 
-.PHONY: demo test lint check peers
+.PHONY: demo test crash lint check peers
 
 demo: .venv/installed
 	$(ENCODERS_FROM_PACKAGES) $(BIN)/nightrank demo
@@ -11,6 +11,10 @@ demo: .venv/installed
 # Two processes of one thread each; a file stays in one, with its fixtures.
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(ENCODERS_FROM_PACKAGES) $(BIN)/python -m pytest -q -n 2 --dist loadfile tests embed index rank jobs benchmarks --doctest-modules
+
+# More random kills than `make test` has time for.
+crash: .venv/installed
+	NIGHTRANK_KILLS=200 OMP_NUM_THREADS=1 $(ENCODERS_FROM_PACKAGES) $(BIN)/python -m pytest -q tests/jobs/test_crash.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -29,5 +33,5 @@ peers: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/pip install -q -c constraints.txt -e ".[cpu,packaged,openvino,tune,dev]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[cpu,packaged,openvino,postgres,tune,dev]"
 	touch $@

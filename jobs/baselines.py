@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from jobs.config import Config
+from jobs.signals import stop_if_asked
 from rank.calibrate import Floats
 from rank.logistic import Logistic
 from rank.trees import Example, Hyperparameters, grow
@@ -58,7 +59,9 @@ def fit_rivals(
             mine[LOGISTIC] = Logistic.fit(train)
         if NO_EMBEDDINGS in config.training.baselines:
             *train, stop = (replace(e, features=e.features.select(kept)) for e in (*train, stop))
-            mine[NO_EMBEDDINGS] = grow(train, stop, objective="binary", parameters=parameters)
+            mine[NO_EMBEDDINGS] = grow(
+                train, stop, objective="binary", parameters=parameters, on_tree=stop_if_asked
+            )
     return rivals
 
 

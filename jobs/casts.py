@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
+
+import duckdb
 
 from jobs.contracts import Cell, Kind
 from jobs.errors import DataRefused, table
@@ -25,6 +28,17 @@ _ACCEPTED: dict[Kind, tuple[str, set[str]]] = {
     "flag": ("boolean, or 0 and 1", {"boolean"} | _INTEGER | _TEXT),
     "attribute": ("number, boolean or text", {"boolean"} | _NUMBER | _TEXT),
 }
+
+
+def said_of(error: duckdb.Error) -> str:
+    """What DuckDB said, without the cell that it could not convert, which may tell of a person."""
+    of_a_cell = (
+        duckdb.ConversionException,
+        duckdb.InvalidInputException,
+        duckdb.OutOfRangeException,
+    )
+    text = str(error)
+    return re.sub(r"(?s)(['\"]).*\1", "'...'", text) if isinstance(error, of_a_cell) else text
 
 
 def check_columns(

@@ -12,6 +12,7 @@ import psutil
 from index import library
 from index.library import ConflictingFaiss, import_faiss
 from jobs import models, nights, publish
+from jobs.campaigns.files import check_list
 from jobs.erasing.tombstones import Tombstones
 from jobs.errors import NightrankError
 from jobs.ingest import read_inputs
@@ -60,6 +61,7 @@ def examine(night: Night) -> list[Finding]:
         inputs(night),
         trained(home),
         *(whole(name, found, remedy) for name, (found, remedy) in manifests.items()),
+        lists(home),
         current(home),
     ]
 
@@ -163,6 +165,15 @@ def trained(home: Path) -> Finding:
 def whole(name: str, manifests: list[Path], remedy: str) -> Finding:
     """Whether every file is the one that its manifest describes."""
     return _each(name, manifests, verify, remedy)
+
+
+def lists(home: Path) -> Finding:
+    """Whether the files of every campaign's list are those that its manifest describes."""
+    remedy = (
+        "`nightrank export` writes those of the current night again, if they were not sent; take "
+        "others from a backup, or remove them"
+    )
+    return _each("lists", sorted((home / "campaigns").glob("*/*.json")), check_list, remedy)
 
 
 def current(home: Path) -> Finding:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class NightrankError(Exception):
@@ -39,9 +44,17 @@ class ResourceError(NightrankError):
 
 
 class GateRefused(NightrankError):
-    """A freshly trained model or a finished night failed a check that guards publication."""
+    """A freshly trained model or a finished night failed a check that guards publication.
+
+    Attributes:
+        checked: all that was checked, see `jobs.gates.check`, where it is a gate that refused.
+    """
 
     exit_code = 6
+
+    def __init__(self, message: str, checked: pl.DataFrame | None = None) -> None:
+        super().__init__(message)
+        self.checked = checked
 
 
 class AlreadyRunning(NightrankError):
@@ -113,7 +126,8 @@ def exit_code(error: BaseException) -> int:
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether a write failed for want of room: each library has its own class for that."""
-    return any(said in str(error) for said in DISK_FULL)
+    of_numpy = re.fullmatch(r"\d+ requested and \d+ written", str(error))
+    return bool(of_numpy) or any(said in str(error) for said in DISK_FULL)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -74,7 +74,8 @@ def enforce(checked: pl.DataFrame) -> None:
             "not published, the last good night stays current: "
             + "; ".join(said)
             + ". Look for the cause in the inputs; change [gates] if the bound is wrong, or "
-            "publish all the same with --force 'NAME: REASON'"
+            "publish all the same with --force 'NAME: REASON'",
+            checked,
         )
     for line, by in zip(said, failed.get_column("overridden_by"), strict=True):
         log.warning("gate overridden", figure=line, by=by)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import ConfigError, InputMissing, NothingToDo, ResourceError
-from jobs.manifest import sha256
+from jobs.manifest import checksum, sha256
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,13 +36,14 @@ STAGES = {
 }
 LEDGER = "ledger.jsonl"
 START = "start"
+_SEAL = "seal"
 
 
 class Ledger:
     """The steps of one run that are done, on disk before the next one begins.
 
-    A step is a stage, or a part of one, as `score:000003`. A line is appended and synced; one
-    that a killed run left unfinished counts as never written.
+    A step is a stage, or a part of one, as `score:000003`. A line is appended and synced, with a
+    checksum of its own; one that a killed run left unfinished counts as never written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,10 +54,11 @@ class Ledger:
         self._end = found.rfind(b"\n") + 1
         for number, line in enumerate(found[: self._end].splitlines(), 1):
             try:
-                self._apply(json.loads(line))
-            except (ValueError, LookupError, TypeError) as error:
+                self._apply(_unsealed(line))
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise ResourceError(
-                    f"{self._path}:{number} is damaged: {error!r}: start a new run"
+                    f"{self._path}:{number} is damaged: {error!r}: start a new run, and remove "
+                    f"{self.folder}"
                 ) from None
 
     @classmethod
@@ -98,7 +100,7 @@ class Ledger:
         line = {"step": step, "at": datetime.now(UTC).isoformat(timespec="seconds"), **facts}
         if files:
             line["sha256"] = {str(f.relative_to(self.folder)): sha256(f) for f in sorted(files)}
-        text = json.dumps(line).encode() + b"\n"
+        text = json.dumps(line | {_SEAL: checksum(line)}).encode() + b"\n"
         with self._path.open("r+b" if self._path.exists() else "wb") as file:
             file.seek(self._end)
             file.truncate()
@@ -117,6 +119,12 @@ class Ledger:
         noted: dict[str, str] = self._steps[step].get("sha256", {})
         paths = {self.folder / name: digest for name, digest in noted.items()}
         return [p for p, digest in paths.items() if not p.is_file() or sha256(p) != digest]
+
+    def written(self, folder: str) -> dict[str, str]:
+        """SHA-256 of the files that the steps wrote into a folder below the run's, by name."""
+        noted = [step.get("sha256", {}).items() for step in self._steps.values()]
+        paths = {Path(name): digest for items in noted for name, digest in items}
+        return {p.name: digest for p, digest in sorted(paths.items()) if str(p.parent) == folder}
 
     def measured(self) -> dict[str, tuple[float, float]]:
         """Seconds and peak memory in MiB of the stages that are done."""
@@ -205,16 +213,22 @@ def _newest(home: Path) -> Ledger:
 
 def is_published(home: Path, ledger: Ledger) -> bool:
     """Whether a run has published; it may have been killed before it could note that."""
-    current = current_run(home)
-    return "publish" in ledger or (current is not None and current.run_id == ledger.run_id)
+    return "publish" in ledger or _current_id(home) == ledger.run_id
 
 
 def current_run(home: Path) -> Ledger | None:
-    """The run of the night that readers see; empty where its folder is gone."""
+    """The run of the night that readers see; empty where its folder is gone.
+
+    Raises:
+        ResourceError: its ledger is damaged.
+    """
+    run_id = _current_id(home)
+    return Ledger(home / "runs" / run_id) if run_id else None
+
+
+def _current_id(home: Path) -> str | None:
     link = home / "current.duckdb"  # jobs.publish.CURRENT, which takes seconds to import
-    if not link.exists():
-        return None
-    return Ledger(home / "runs" / link.resolve().stem.removeprefix("scores-"))
+    return link.resolve().stem.removeprefix("scores-") if link.exists() else None
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> Path:
@@ -226,6 +240,18 @@ def write_parquet(frame: pl.DataFrame, path: Path) -> Path:
         os.fsync(file.fileno())
     building.replace(path)
     return path
+
+
+def _unsealed(line: bytes) -> dict[str, Any]:
+    """What was written of a step.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    written: dict[str, Any] = json.loads(line)
+    if written.pop(_SEAL, None) != checksum(written):
+        raise ValueError("it is not the line that was written")
+    return written
 
 
 def _from(stage: str) -> Iterable[str]:

@@ -34,7 +34,7 @@ def write(path: Path, digests: Mapping[str, str], **about: object) -> None:
     content: dict[str, object] = {"sha256": dict(digests)}
     if about:
         content["about"] = about
-        content["seal"] = _seal(content)
+        content["seal"] = checksum(content)
     building = path.with_name(f".{path.name}.building")
     building.write_text(json.dumps(content, indent=2))
     sync(building)
@@ -136,11 +136,12 @@ def _content(path: Path) -> dict[str, Any]:
         raise Damaged(f"{path} is damaged: {error}") from error
     keys = set(content) if isinstance(content, dict) else set()
     plain = keys == {"sha256"}
-    sealed = keys == {"sha256", "about", "seal"} and content.pop("seal") == _seal(content)
+    sealed = keys == {"sha256", "about", "seal"} and content.pop("seal") == checksum(content)
     if not (plain or sealed) or not isinstance(content["sha256"], dict):
         raise Damaged(f"{path} is damaged: it is not the manifest that was written")
     return content
 
 
-def _seal(content: Mapping[str, object]) -> str:
+def checksum(content: Mapping[str, object]) -> str:
+    """SHA-256, in hexadecimal, of what goes into JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

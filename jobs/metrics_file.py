@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import polars as pl
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 from jobs import nights, publish
@@ -20,22 +21,28 @@ FILE = "metrics.prom"
 @contextmanager
 def reported(night: Night) -> Iterator[None]:
     """Write `metrics.prom` after the body, whether it published or failed."""
-    code = 0
+    code, refused = 0, None
     try:
         yield
     except BaseException as error:
-        code = exit_code(error)
+        code, refused = exit_code(error), getattr(error, "checked", None)
         raise
     finally:
         if night.home.exists():
             try:
-                write(night, code)
+                write(night, code, refused)
             except Exception as error:  # a full disk must not hide why the run failed
                 log.warning("metrics not written", problem=str(error))
 
 
-def write(night: Night, code: int) -> None:
-    """Figures of the run, and of the night that is current after it, by one rename."""
+def write(night: Night, code: int, refused: pl.DataFrame | None = None) -> None:
+    """Figures of the run, and of the night that is current after it, by one rename.
+
+    Args:
+        night: what was run.
+        code: what it ended with.
+        refused: what was checked of it, where a gate refused.
+    """
     registry = CollectorRegistry()
 
     def gauge(name: str, meaning: str, *labels: str) -> Callable[..., Gauge]:
@@ -51,15 +58,19 @@ def write(night: Night, code: int) -> None:
         peak(stage).set(mib * 2**20)
     success = gauge("last_success_timestamp_seconds", "When the current night was finished.")
     rows = gauge("rows", "Rows of a table of the current night.", "table")
-    figure = gauge("gate_value", "A gate's figure in the current night.", "gate", "subject")
-    passed = gauge("gate_passed", "Whether it was within its bounds.", "gate", "subject")
+    labels = ("night", "gate", "subject")
+    figure = gauge("gate_value", "A gate's figure in the current or the refused night.", *labels)
+    passed = gauge("gate_passed", "Whether it was within its bounds.", *labels)
+    checked = {"refused": refused}
     if scores := nights.current(night.home):
         success().set(scores.stat().st_mtime)
         for table, count in _rows(scores).items():
             rows(table).set(count)
-        for gate, subject, value, good in _gates(scores):
-            figure(gate, subject).set(value)
-            passed(gate, subject).set(good)
+        checked["current"] = _gates(scores)
+    for of, frame in checked.items():
+        for row in [] if frame is None else frame.iter_rows(named=True):
+            figure(of, row["gate"], row["subject"]).set(row["value"])
+            passed(of, row["gate"], row["subject"]).set(row["passed"])
     write_to_textfile(str(night.home / FILE), registry)
 
 
@@ -71,6 +82,7 @@ def _rows(scores: Path) -> dict[str, int]:
         return {}
 
 
-def _gates(scores: Path) -> list[tuple[str, str, float, bool]]:
+def _gates(scores: Path) -> pl.DataFrame:
     with publish.open_scores(scores) as connection:
-        return connection.sql("select gate, subject, value, passed from gates").fetchall()
+        gates: pl.DataFrame = connection.sql("from gates").pl()
+    return gates

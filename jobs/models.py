@@ -111,7 +111,7 @@ def _newest(found: list[tuple[datetime, Path]]) -> Trained | None:
         try:
             return load(folder)
         except Damaged as error:
-            _set_aside(folder, error)
+            set_aside(folder, error)
     return None
 
 
@@ -122,7 +122,7 @@ def _kept(home: Path, trained_for: str) -> list[tuple[datetime, Path]]:
         try:
             described = read(folder / MANIFEST)
         except Damaged as error:
-            _set_aside(folder, error)
+            set_aside(folder, error)
             continue
         if described["trained_for"] == trained_for:
             kept.append((datetime.fromisoformat(described["as_of"]), folder))
@@ -133,12 +133,12 @@ def _is_whole(folder: Path) -> bool:
     try:
         verify(folder / MANIFEST)
     except Damaged as error:
-        _set_aside(folder, error)
+        set_aside(folder, error)
         return False
     return True
 
 
-def _set_aside(folder: Path, error: Damaged) -> None:
+def set_aside(folder: Path, error: Damaged) -> None:
     """Keep a damaged model out of the way, for whoever looks for the cause."""
     aside = folder.with_name(f".damaged-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)

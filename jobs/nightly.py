@@ -10,17 +10,16 @@ from pathlib import Path
 import polars as pl
 
 from index.store import VectorIndex
-from jobs import frozen, gates, models, morning, nights, publish
+from jobs import frozen, gates, manifest, models, morning, nights, publish
 from jobs.campaigns.lift import campaign_lift
 from jobs.campaigns.lists import Lists, Written
 from jobs.campaigns.segments import check_segments, members
 from jobs.config import Config
 from jobs.console import log, progress
 from jobs.erasing.tombstones import Tombstones
-from jobs.errors import ConfigError, GateRefused, InputMissing, NothingToDo
+from jobs.errors import ConfigError, GateRefused, InputMissing, NothingToDo, ResourceError
 from jobs.ingest import Inputs, read_inputs
 from jobs.ledger import START, Ledger, current_run, new_run_id, settings_digest, write_parquet
-from jobs.manifest import seal
 from jobs.propensity import user_table
 from jobs.reasons import Reasons
 from jobs.report import PAGE, write_report
@@ -168,7 +167,11 @@ def refuse_repeated(home: Path, ledger: Ledger) -> None:
     Raises:
         NothingToDo: the current night is of the same time, configuration and rows.
     """
-    current = current_run(home)
+    try:
+        current = current_run(home)
+    except ResourceError as error:
+        log.warning("not compared with the current night", problem=str(error))
+        return
     if current is None or "ingest" not in current:
         return
     same = all(current[START][name] == ledger[START][name] for name in ("as_of", "settings"))
@@ -212,11 +215,18 @@ def models_of(
 ) -> Trained:
     """The models that the run chose before, else the newest that may score it, else new ones.
 
+    Where those that it chose are damaged, it chooses anew.
+
     Raises:
         InputMissing: there are none, and none may be trained.
     """
     if "train" in ledger:
-        return models.load(night.home / "models" / ledger["train"]["version"])
+        folder = night.home / "models" / ledger["train"]["version"]
+        try:
+            return models.load(folder)
+        except manifest.Damaged as error:
+            models.set_aside(folder, error)
+            ledger.forget("train")  # what was scored with it may be of another than comes now
     kept = models.latest(night.home, night.as_of, night.config, trained_for=prepared.made_for)
     if kept is None and not may_train:
         raise InputMissing(
@@ -407,7 +417,7 @@ def write_shards(state: State, trained: Trained, ledger: Ledger) -> tuple[int, p
                 ledger.note(step, *_written(parts, ledger.folder, f"{number:06d}.parquet"))
             advance(len(users))
     for name in ("shards", "reasons"):
-        seal(ledger.folder / name)
+        manifest.write(ledger.folder / name / manifest.MANIFEST, ledger.written(name))
     counts = pl.read_parquet(ledger.folder / "health" / "*.parquet")
     shards = pl.scan_parquet(ledger.folder / "shards" / "*.parquet")
     return shards.select(pl.len()).collect().item(), shares(counts)

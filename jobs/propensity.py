@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from jobs.config import Config
 from jobs.evaluation import Row
+from jobs.signals import stop_if_asked
 from jobs.state import State
 from rank.calibrate import Calibration, Floats
 from rank.metrics import Labels, best_f1_threshold, probability_metrics
@@ -87,6 +88,7 @@ def train_propensities(
             behaviour=name,
             horizon_days=wanted.horizon_days,
             parameters=parameters,
+            on_tree=stop_if_asked,
         )
         if model.trees is None:
             on_progress(f"{name}: too few users to learn from, all get {model.base_rate:.4f}")

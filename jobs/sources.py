@@ -18,7 +18,7 @@ import duckdb
 import numpy as np
 import polars as pl
 
-from jobs.casts import VALUE_CHARACTERS, cast_sql, check_columns, named, quoted
+from jobs.casts import VALUE_CHARACTERS, cast_sql, check_columns, named, quoted, said_of
 from jobs.config_sections import source_format
 from jobs.contracts import Row, cells
 from jobs.errors import ConfigError, InputMissing, ResourceError
@@ -154,7 +154,7 @@ def _read_sql(
     except duckdb.OutOfMemoryException as error:
         raise ResourceError(f"{where}: does not fit into memory: {error}") from None
     except duckdb.Error as error:
-        raise ConfigError(f"{where}: DuckDB rejects the SQL: {error}") from None
+        raise ConfigError(f"{where}: DuckDB rejects the SQL: {said_of(error)}") from None
     return _placed(rows, contract, ignored)
 
 

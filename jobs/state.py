@@ -21,6 +21,7 @@ from index.whitening import whitened
 from jobs.config import Config
 from jobs.console import log
 from jobs.ingest import Inputs
+from jobs.signals import stop_if_asked
 from rank.features import Features
 from rank.impressions import Shown
 from rank.known import Known, days_before
@@ -178,11 +179,12 @@ class State:
         return self.material.users_before(self.as_of)
 
     def shards(self) -> Iterator[Users]:
-        """The eligible users in shards that the memory of the configuration holds."""
+        """The eligible users in shards that memory holds; between two, a run can be stopped."""
         options = self.material.config.scoring
         per_user = self.material.config.candidates.per_user * self.bytes_per_pair
         size = max(min(options.users_per_shard, options.memory_bytes // per_user), 1)
         for start in range(0, len(self.users), size):
+            stop_if_asked()
             yield self.users[start : start + size]
 
     @cached_property

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from jobs.evaluation import Baseline, calibrated_baseline, candidate_misses, eva
 from jobs.implied import order_metrics
 from jobs.propensity import People, people_of, train_propensities
 from jobs.scoring import score_shard
+from jobs.signals import stop_if_asked
 from jobs.state import Material, State
 from rank.bootstrap import loss_difference
 from rank.calibrate import Calibration, CannotCalibrate
@@ -319,12 +321,13 @@ def grow_model(config: Config, behaviour: str, examples: list[dict[str, Example]
     *grown_on, stopped_on = (window[behaviour] for window in examples)
     horizon = config.prediction(behaviour).horizon_days
     parameters = hyperparameters(config)
+    growing = partial(grow, grown_on, stopped_on, parameters=parameters, on_tree=stop_if_asked)
     try:
         return Model(
             behaviour=behaviour,
             horizon_days=horizon,
-            classifier=grow(grown_on, stopped_on, objective="binary", parameters=parameters),
-            ranker=grow(grown_on, stopped_on, objective="lambdarank", parameters=parameters),
+            classifier=growing(objective="binary"),
+            ranker=growing(objective="lambdarank"),
             negative_share=config.training.negative_share,
         )
     except TooFewPositives as error:

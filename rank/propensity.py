@@ -1,7 +1,7 @@
 """How likely a user does a behaviour at all, on whatever item: a model of its own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -50,13 +50,14 @@ class Propensity:
         behaviour: str,
         horizon_days: int,
         parameters: Hyperparameters,
+        on_tree: Callable[[], object] = lambda: None,
     ) -> "Propensity":
         """Learn from examples with a row for each eligible user of a window, none left out.
 
         With fewer than `LEAST` users of either outcome in the training windows, the stopping or
         the calibration window, or without features, the answer is the base rate of all of them,
         (k + 1/2) / (n + 1) for k of n users: never 0 or 1 (Krichevsky and Trofimov, IEEE
-        Transactions on Information Theory, 1981).
+        Transactions on Information Theory, 1981). For `on_tree` see `rank.trees.grow`.
         """
         parts = (train, [stop], [calibrate])
         rates = [np.concatenate([e.happened for e in part]) for part in parts]
@@ -66,7 +67,7 @@ class Propensity:
         if rarest < LEAST or stop.features.width == 0:
             return cls(behaviour, horizon_days, rate, trees=None, threshold=rate)
         small = replace(parameters, num_leaves=min(parameters.num_leaves, MOST_LEAVES))
-        trees = grow(train, stop, objective="binary", parameters=small)
+        trees = grow(train, stop, objective="binary", parameters=small, on_tree=on_tree)
         grown = cls(behaviour, horizon_days, rate, trees)
         return grown.calibrated(calibrate, threads=parameters.threads)
 

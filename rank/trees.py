@@ -26,8 +26,11 @@ log = logging.getLogger(__name__)
 Labels = NDArray[np.bool_]
 Objective = Literal["binary", "lambdarank"]
 
+# LightGBM does without its optional packages, which take a second to import.
 _LOAD_EACH = """
-import json, sys, lightgbm
+import json, sys
+sys.modules.update(dict.fromkeys(("dask", "matplotlib", "pandas", "pyarrow", "sklearn")))
+import lightgbm
 for text in json.load(sys.stdin):
     booster = lightgbm.Booster(model_str=text)
     booster.predict([[0.0] * booster.num_feature()], num_threads=1)
@@ -171,12 +174,20 @@ def grow(
     *,
     objective: Objective,
     parameters: Hyperparameters,
+    on_tree: Callable[[], object] = lambda: None,
 ) -> Trees:
     """Grow trees on the training windows until `stop` gets no better, or `max_rounds` of them.
 
     `binary` minimises the cross-entropy; `lambdarank` the discounted gain lost in the first
     places of each user's list (Burges, From RankNet to LambdaRank to LambdaMART, MSR-TR-2010-82).
     The result is the same for any number of threads.
+
+    Args:
+        train: the training windows.
+        stop: what ends the growing; without it, all rounds are grown.
+        objective: see above.
+        parameters: how the trees are grown.
+        on_tree: called after each of them; what it raises ends the growing.
 
     Raises:
         TooFewPositives: the training windows or the stopping window hold no positive.
@@ -186,7 +197,7 @@ def grow(
     _check_positives(train, "training windows")
     grown_on = _dataset(train, objective)
     stopped_on: list[lightgbm.Dataset] = []
-    callbacks: list[Callable[..., object]] = []
+    callbacks: list[Callable[..., object]] = [lambda _: on_tree()]
     if stop is not None:
         _check_positives([stop], "early-stopping window")
         stopped_on.append(_dataset([stop], objective, reference=grown_on))

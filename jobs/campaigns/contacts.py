@@ -53,7 +53,8 @@ def read_contacts(
     read = erased.without(read)
     rows, bad = checked(read.rows, contract, source)
     if len(bad) or len(read.broken):
-        found = f"row {bad['row'][0]}: {bad['rule'][0]}" if len(bad) else read.broken["value"][0]
+        rule = bad["rule"][0] if len(bad) else "broken_line"
+        found = f"row {(bad if len(bad) else read.broken)['row'][0]}: {rule}"
         raise DataRefused(
             f"sources.{source}: {len(bad) + len(read.broken)} bad rows, the first: {found}; "
             "it is used as a whole or not at all: mend it"
@@ -70,8 +71,8 @@ def _of_type(rows: pl.DataFrame, kind: pl.DataType, source: str) -> pl.DataFrame
     if cast["user_id"].null_count():
         strange = rows.filter(cast["user_id"].is_null()).row(0, named=True)
         raise DataRefused(
-            f"sources.{source}: row {strange['row']}: user_id {strange['user_id']!r} is no number, "
-            "but the ids of users are; it is used as a whole or not at all: mend it"
+            f"sources.{source}: row {strange['row']}: user_id is no number, but "
+            " the ids of users are; it is used as a whole or not at all: mend it"
         )
     return cast
 

@@ -5,6 +5,7 @@ import hmac
 import json
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -13,7 +14,8 @@ import polars as pl
 
 from jobs.campaigns.selection import Selection
 from jobs.config_sections import CampaignConfig
-from jobs.errors import InputMissing
+from jobs.errors import InputMissing, ResourceError
+from jobs.manifest import Damaged, sha256
 
 # A spreadsheet runs a cell that starts with one of these as a formula. The apostrophe that makes
 # it harmless is one of them, so that taking it off again is unambiguous.
@@ -53,6 +55,7 @@ def write_list(
 
     Raises:
         InputMissing: the key to hash ids with is not given.
+        ResourceError: an earlier list that this one is compared with is damaged.
     """
     campaign, path = selection.campaign, list_path(home, selection.campaign.name, run_id)
     if run_id in sent:
@@ -188,14 +191,40 @@ def _seen(rows: pl.DataFrame) -> list[str]:
 
 
 def _previous(path: Path, run_id: str) -> pl.DataFrame | None:
-    """The newest list that was written, this night's own if it was already."""
-    runs = (found.stem for found in path.parent.glob("[!.]*.parquet"))
-    return _of_run(path, max((run for run in runs if run <= run_id), default=None))
+    """The newest list that was written, this night's own if it was already and is whole."""
+    with suppress(ResourceError):  # it is written anew
+        if (own := _of_run(path, run_id)) is not None:
+            return own
+    runs = (found.stem for found in path.parent.glob("[!.]*.json"))
+    return _of_run(path, max((run for run in runs if run < run_id), default=None))
 
 
 def _of_run(path: Path, run_id: str | None) -> pl.DataFrame | None:
+    """The list of a run; None where it was not finished, or is removed."""
     found = path.with_name(f"{run_id}.parquet")
-    return pl.read_parquet(found) if found.exists() else None
+    if not found.exists() or not found.with_suffix(".json").exists():
+        return None
+    try:
+        check_list(found.with_suffix(".json"), found.name)
+    except Damaged as error:
+        raise ResourceError(f"{error}: take it from a backup, or remove all files of it") from None
+    return pl.read_parquet(found)
+
+
+def check_list(manifest: Path, *names: str) -> None:
+    """Compare files of a list with its manifest: those that are named, or all.
+
+    Raises:
+        Damaged: one is missing or differs, or the manifest cannot be read.
+    """
+    try:
+        digests = dict(json.loads(manifest.read_bytes())["sha256"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise Damaged(f"{manifest} is damaged: {error!r}") from error
+    for name in names or digests:
+        file = manifest.parent / name
+        if not file.is_file() or sha256(file) != digests.get(name):
+            raise Damaged(f"{file} is missing or damaged: {manifest.name} describes another")
 
 
 def _write(path: Path, rows: pl.DataFrame) -> None:
@@ -226,10 +255,7 @@ def _write_manifest(
         "delta": dict(delta.get_column("change").value_counts(sort=True).rows()),
         "waterfall": selection.waterfall.drop("campaign").to_dicts(),
         "configuration": selection.campaign.model_dump(mode="json"),
-        "sha256": {
-            str(file.relative_to(path.parent)): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in files
-        },
+        "sha256": {str(file.relative_to(path.parent)): sha256(file) for file in files},
     }
     manifest = path.with_suffix(".json")
     building = manifest.with_name(f".{manifest.name}.building")

@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from jobs.casts import said_of
 from jobs.config import Config
 from jobs.config_sections import USER_COLUMNS
 from jobs.errors import ConfigError
@@ -55,7 +56,7 @@ def members(users: pl.DataFrame, segment: str | None, *, as_of: datetime, name: 
             found = connection.table("users").filter(duckdb.SQLExpression(segment))
             users = found.select("user_id").pl()
         except duckdb.Error as error:
-            raise _refused(name, segment, f"DuckDB rejects it: {error}") from None
+            raise _refused(name, segment, f"DuckDB rejects it: {said_of(error)}") from None
     return users.get_column("user_id")
 
 

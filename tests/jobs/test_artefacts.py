@@ -1,5 +1,6 @@
 """A bit flipped in whatever is kept: noticed, named, and mended where it can be."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from published import flip, night_run, publish_night
 
 from index.store import DamagedIndex, VectorIndex
-from jobs import doctor, models, nights, publish
+from jobs import doctor, gates, models, nights, publish
 from jobs.config_sections import RetentionConfig
 from jobs.errors import GateRefused
-from jobs.manifest import MANIFEST, Damaged, seal
+from jobs.manifest import MANIFEST, Damaged, seal, sha256
 from jobs.metrics_file import FILE, reported
 from jobs.nightly import Night
 from jobs.retention import DAY, removable
@@ -213,12 +214,18 @@ def test_the_doctor_finds_what_is_broken(trained: Trained, tmp_path: Path) -> No
     shard.mkdir(parents=True)
     (shard / "vectors.npy").write_bytes(b"abc")
     seal(shard)
+    campaign = night.home / "campaigns" / "summer"
+    campaign.mkdir(parents=True)
+    (campaign / "1.csv").write_text("user_id\n1\n")
+    manifest = campaign / "1.json"
+    manifest.write_text(json.dumps({"sha256": {"1.csv": sha256(campaign / "1.csv")}}))
     assert [finding for finding in doctor.examine(night) if finding.remedy] == []
     victims = {
         "nights": scores,
         "models": folder / "buy.json",
         "indexes": index / "ids.npy",
         "vectors": shard / "vectors.npy",
+        "lists": campaign / "1.csv",
     }
     for path in victims.values():
         flip(path, 0.7)
@@ -230,6 +237,10 @@ def test_the_doctor_finds_what_is_broken(trained: Trained, tmp_path: Path) -> No
     for check, path in victims.items():
         assert str(path) in broken[check]
     assert "items.parquet" in broken["inputs"]
+    manifest.write_text("{")
+    finding = doctor.lists(night.home)
+    assert finding.remedy
+    assert str(manifest) in finding.said
 
 
 def exposed(night: Night) -> dict[tuple[str, ...], float]:
@@ -246,19 +257,34 @@ def exposed(night: Night) -> dict[tuple[str, ...], float]:
 def test_metrics_of_good_and_bad_runs(tmp_path: Path) -> None:
     night = write_night(tmp_path)
     night.home.mkdir()
+    refused = pl.DataFrame(
+        [
+            ("normalised_entropy", "click", 1.5, 0.0, 1.0, False),
+            ("predicted_over_observed", "click", float("nan"), 0.7, 1.4, False),
+            ("score_drift", "click", 0.1, 0.0, 0.25, True),
+        ],
+        gates.SCHEMA | {"passed": pl.Boolean},
+        orient="row",
+    )
     with pytest.raises(GateRefused), reported(night):
-        raise GateRefused("no")
+        gates.enforce(refused, override=None)
     found = exposed(night)
     assert found["exit_code",] == 6
+    assert found["gate_value", "normalised_entropy", "refused", "click"] == 1.5
+    assert found["gate_passed", "normalised_entropy", "refused", "click"] == 0
+    assert np.isnan(found["gate_value", "predicted_over_observed", "refused", "click"])
+    assert found["gate_passed", "score_drift", "refused", "click"] == 1
+    assert not [sample for sample in found if "current" in sample]
     assert ("last_success_timestamp_seconds",) not in found
     with reported(night), night.stages("score"):
         scores = publish_night(night.home, 1)
     good = exposed(night)
     assert good["exit_code",] == 0
     assert good["rows", "predictions"] == 6
-    assert good["gate_value", "score_drift", "purchase"] == 0.125
-    assert good["gate_passed", "score_drift", "purchase"] == 1
-    assert good["gate_passed", "null_share_risen", "price"] == 0
+    assert good["gate_value", "score_drift", "current", "purchase"] == 0.125
+    assert good["gate_passed", "score_drift", "current", "purchase"] == 1
+    assert good["gate_passed", "null_share_risen", "current", "price"] == 0
+    assert not [sample for sample in good if "refused" in sample]
     assert good["stage_seconds", "score"] > 0
     assert good["last_success_timestamp_seconds",] == pytest.approx(scores.stat().st_mtime)
     with pytest.raises(MemoryError), reported(night):

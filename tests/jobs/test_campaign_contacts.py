@@ -107,9 +107,13 @@ def test_the_consent_source_beats_the_users_column_and_any_no_counts(tmp_path) -
     [
         (None, InputMissing, "no file matches"),
         (["id", "1"], DataRefused, "user_id"),
-        (["user_id", "1", "x7"], DataRefused, "row 3: user_id 'x7' is no number"),
+        (["user_id", "1", "x7"], DataRefused, "row 3: user_id is no number"),
         (["user_id,campaign", "1,", ",c0"], DataRefused, "row 3: missing_user_id"),
-        (["user_id,campaign", "1,", '2,"c0'], DataRefused, "bad rows"),
+        (
+            ["user_id,campaign", "1,", '2,"c0'],
+            DataRefused,
+            "bad rows, the first: row 3: broken_line",
+        ),
         (["user_id,exported_at", "1,2025-05-24T23:59:59"], DataRefused, "2025-05-24 23:59 UTC"),
         (["user_id,exported_at", "1,soon"], DataRefused, "exported_at_not_a_time"),
     ],

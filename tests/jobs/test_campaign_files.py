@@ -15,10 +15,11 @@ from campaign_nights import AS_OF, RUN, chosen, removed, small_night
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from published import flip
 
 from jobs.campaigns.files import audience_path, changes, harmless, read_list, write_list
 from jobs.campaigns.selection import Selection
-from jobs.errors import InputMissing
+from jobs.errors import InputMissing, ResourceError
 
 KEY = "a key that nobody guesses"
 LATER = AS_OF + timedelta(days=1)
@@ -113,6 +114,18 @@ def test_written_again_a_list_is_the_same_to_the_byte(tmp_path) -> None:
     path.unlink()
     written(tmp_path, selected(), at=LATER)
     assert {file: file.read_bytes() for file in files} == before
+
+
+def test_a_damaged_list_is_compared_with_nothing_and_is_named(tmp_path) -> None:
+    earlier = written(tmp_path, selected()).with_suffix(".parquet")
+    flip(earlier, 0.5)
+    own = written(tmp_path, selected(), at=LATER)  # it is written anew
+    assert set(pl.read_parquet(own.with_suffix(".parquet")).get_column("UPDATED_AT")) == {LATER}
+    flip(earlier, 0.5)
+    with pytest.raises(ResourceError, match=r"20250601\.parquet is missing or damaged"):
+        written(tmp_path, selected(), run_id="20250602", at=LATER)
+    earlier.with_suffix(".json").unlink()  # it was not finished
+    assert written(tmp_path, selected(), run_id="20250602", at=LATER).exists()
 
 
 def test_the_delta_is_against_the_last_list_that_was_sent(tmp_path) -> None:

@@ -71,6 +71,24 @@ def test_a_damaged_line_is_named(tmp_path: Path, config) -> None:
         Ledger(path.parent)
 
 
+def test_a_bit_flipped_in_the_ledger_is_noticed_or_undoes_the_last_step(tmp_path, config) -> None:
+    """Else a shard could count as done that was not, as one bit makes a 0 of score:000000 a 1."""
+    begun(tmp_path, "a", config).note("score:000000")
+    path = tmp_path / "runs" / "a" / "ledger.jsonl"
+    whole = path.read_bytes()
+    start, shard = whole.splitlines(keepends=True)
+    for place in range(len(whole)):
+        for bit in (1 << n for n in range(8)):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            if place == len(whole) - 1:  # no newline, no line
+                assert Ledger(path.parent).last == "start"
+            else:
+                with pytest.raises(ResourceError, match=r"ledger\.jsonl:\d"):
+                    Ledger(path.parent)
+    path.write_bytes(start + shard)
+    assert Ledger(path.parent).last == "score:000000"
+
+
 def test_a_step_holds_while_its_files_are_as_they_were(tmp_path: Path, config) -> None:
     ledger = begun(tmp_path, "a", config)
     path = write_parquet(pl.DataFrame({"x": [1, 2]}), ledger.folder / "shards" / "0.parquet")

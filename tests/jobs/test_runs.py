@@ -9,16 +9,14 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import polars as pl
 import pytest
 import typer
-from forks import QUICK, command, done
-from nights import write_night
+from forks import QUICK
+from shops import Shop
 
 from jobs import errors
 from jobs.cli import app
@@ -27,28 +25,6 @@ from jobs.session import one_at_a_time
 ROOT = Path(__file__).resolve().parents[2]
 REFUSED = QUICK + "\n[gates]\nleast_positives = 1\nnormalised_entropy = 0.001\n"
 ANYHOW = ("--force", "nobody: five trees know little")
-
-
-class Shop:
-    """A shop with the command line beside it."""
-
-    def __init__(self, folder: Path, toml: str) -> None:
-        night = write_night(folder, toml)
-        self.folder, self.home = folder, night.home
-        self.config, self.root = night.root / "small.toml", night.root
-        self.logs: list[Path] = []
-
-    def __call__(self, name: str, *words: str, **options: Any) -> tuple[int, dict[str, Any], str]:
-        """Exit code, the last line of standard output read as JSON, and the log."""
-        out = self.folder / f"{len(self.logs)}-{name}"
-        where = ["--home", str(self.home)]
-        if name in ("run", "score"):
-            where += ["--as-of", "2025-06-01", "--root", str(self.root)]
-        line = [name, str(self.config), *words, *where]
-        code = done(partial(command, **options), line, out)
-        self.logs.append(Path(f"{out}.stderr"))
-        last = Path(f"{out}.stdout").read_text().splitlines()[-1]
-        return code, json.loads(last), self.logs[-1].read_text()
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +159,7 @@ def test_a_disk_without_room_is_exit_code_5(tmp_path: Path) -> None:
         (MemoryError(), 5),
         (duckdb.OutOfMemoryException("no"), 5),
         (duckdb.IOException(f"Could not write file: {os.strerror(errno.ENOSPC)}"), 5),
+        (OSError("5120 requested and 5088 written"), 5),  # numpy, on a full disk
         (OSError(errno.EACCES, os.strerror(errno.EACCES)), 1),
         (errors.AlreadyRunning("no"), 75),
         (errors.Stopped(2), 130),

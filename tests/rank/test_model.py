@@ -192,6 +192,23 @@ def test_without_a_window_to_stop_on_all_rounds_are_grown() -> None:
     assert grow([example], None, objective="binary", parameters=changed).rounds == 7
 
 
+def test_what_is_called_after_each_tree_can_end_the_growing() -> None:
+    class Enough(Exception):
+        pass
+
+    grown = []
+
+    def on_tree() -> None:
+        grown.append(None)
+        if len(grown) == 3:
+            raise Enough
+
+    rows, _ = simulated(500, 1)
+    with pytest.raises(Enough):
+        grow([rows], None, objective="binary", parameters=PARAMETERS, on_tree=on_tree)
+    assert len(grown) == 3
+
+
 def test_each_objective_learns_from_its_rows() -> None:
     example, _ = simulated(6, 1)
     example = replace(

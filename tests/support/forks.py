@@ -1,5 +1,6 @@
 """Nights in processes of their own that can be killed, without seconds of imports for each."""
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -14,19 +15,20 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from nights import SHOP
+from nights import AS_OF, SHOP
 
 from embed import Encoder
 from jobs import cli, models, nightly, publish, vectors
-from jobs.errors import InputMissing, NothingToDo
+from jobs.errors import InputMissing, NothingToDo, exit_code
 from jobs.ledger import Ledger, to_resume
 from jobs.nightly import Night
+from jobs.shop import Shop, make_shop
 from jobs.stages import Stages
 
 ROOT = Path(__file__).resolve().parents[2]
-CHUNK = 100  # texts encoded between two commits
+CHUNK = 20  # texts encoded between two commits
 
-# As small as a night can be that still trains, tests and scores.
+# Few trees, candidates and generators: what a night that trains, tests and scores can do without.
 QUICK = (
     SHOP[: SHOP.index("[candidates]")]
     + """
@@ -59,19 +61,25 @@ items_per_user = 3
 min_probability = 0.001
 """
 )
-
+# Two shards of a shop of which a night is a matter of a second or, where it trains, three.
+TINY = QUICK.replace("retrain_after_days = 0\n", "").replace(
+    "users_per_shard = 150", "users_per_shard = 50"
+)
 
 _context = multiprocessing.get_context("forkserver")
-_imported_once = ["jobs.cli", "jobs.nightly", "jobs.summary", "jobs.plan", "altair"]
-_imported_once += ["lightgbm", "sentence_transformers", "sklearn", "vl_convert"]
+
+
+def tiny_shop() -> Shop:
+    """See `TINY`."""
+    return make_shop(users=100, items=30, days=120, end=AS_OF.date(), seed=1)
 
 
 def _server() -> None:
     """One process that has everything imported and no thread started, to be forked."""
-    _context.set_forkserver_preload(_imported_once)
+    _context.set_forkserver_preload(["warm"])
     # Small frames are faster without threads.
     one_thread = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    with patch.dict(os.environ, one_thread, PYTHONPATH=str(ROOT)):
+    with patch.dict(os.environ, one_thread, PYTHONPATH=f"{ROOT}:{ROOT / 'tests' / 'support'}"):
         forkserver.ensure_running()
 
 
@@ -91,7 +99,13 @@ def done(function: Callable[..., None], *arguments: object) -> int:
     return process.exitcode
 
 
-def do_night(night: Night, run_id: str, encoded: Path, passed: Path | None = None) -> None:
+def do_night(
+    night: Night,
+    run_id: str,
+    encoded: Path,
+    passed: Path | None = None,
+    kill_at: str | None = None,
+) -> None:
     """Begin a run, or go on with it where it is not published.
 
     Args:
@@ -101,10 +115,16 @@ def do_night(night: Night, run_id: str, encoded: Path, passed: Path | None = Non
         passed: names of the boundaries where a process was killed. This one is killed at the
             first other one, whose name is added. They are after each step, and before and after
             what is written outside the folder of the run.
+        kill_at: the process is killed at this one.
     """
+    import warm
+
+    nightly.encoder_of = lambda _: warm.ENCODER  # loaded once, by the server
     _small_batches(encoded)
     if passed is not None:
         _kill_at_boundaries(passed)
+    if kill_at is not None:
+        _at_boundaries(lambda boundary: boundary == kill_at and _send(signal.SIGKILL))
     try:
         ledger = to_resume(night.home, run_id, night.config)
         night = replace(night, stages=Stages(ledger.measured()))
@@ -116,8 +136,22 @@ def do_night(night: Night, run_id: str, encoded: Path, passed: Path | None = Non
     nightly.run(night, ledger, override="nobody: five trees know little", again=True)
 
 
+def try_night(night: Night, run_id: str, said: Path) -> None:
+    """As `do_night`, with the exit code of what stops it; its message goes into a file."""
+    try:
+        do_night(night, run_id, said.with_suffix(".encoded"))
+    except Exception as error:
+        said.write_text(str(error))
+        sys.exit(exit_code(error))
+
+
 def command(
-    words: list[str], out: Path, signal_at: str | None = None, largest_file: int | None = None
+    words: list[str],
+    out: Path,
+    *,
+    signal_at: str | None = None,
+    largest_file: int | None = None,
+    terminal: bool = False,
 ) -> None:
     """The command line, its output in `out.stdout` and `out.stderr`.
 
@@ -126,9 +160,12 @@ def command(
         out: path of the files without their suffix.
         signal_at: the process gets a SIGTERM when this step is noted.
         largest_file: bytes; a write beyond them fails as one on a full disk does.
+        terminal: whether standard error is one.
     """
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(f"{out}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+    if terminal:
+        _on_a_terminal()
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     sys.argv = ["nightrank", *words]
@@ -141,6 +178,22 @@ def command(
             ),
         )
     cli.main()
+
+
+def _on_a_terminal() -> None:
+    """Let standard error be a terminal, which a child shows where it was: what `script` does."""
+    shown, (screen, terminal) = os.dup(2), os.openpty()
+    pid = os.fork()
+    if pid == 0:  # the command
+        os.dup2(terminal, 2)
+        for handle in (screen, terminal):
+            os.close(handle)
+        return
+    os.close(terminal)
+    with contextlib.suppress(OSError):  # how a terminal tells that nobody is left
+        while told := os.read(screen, 4096):
+            os.write(shown, told)
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def _small_batches(encoded: Path) -> None:
@@ -158,16 +211,21 @@ def _small_batches(encoded: Path) -> None:
 def _kill_at_boundaries(passed: Path) -> None:
     known = set(passed.read_text().splitlines()) if passed.exists() else set()
 
-    def at(moment: str, name: str) -> None:
-        boundary = f"{moment} {name}"
+    def at(boundary: str) -> None:
         if boundary not in known:
             with passed.open("a") as file:
                 file.write(f"{boundary}\n")
             _send(signal.SIGKILL)
 
+    _at_boundaries(at)
+
+
+def _at_boundaries(told: Callable[[str], object]) -> None:
     for owner, name in ((publish, "build"), (publish, "make_current"), (models, "save")):
-        _around(owner, name, lambda moment, *_, name=name: at(moment, name))
-    _around(Ledger, "note", lambda moment, _, step, *__: moment == "after" and at(moment, step))
+        _around(owner, name, lambda moment, *_, name=name: told(f"{moment} {name}"))
+    _around(
+        Ledger, "note", lambda moment, _, step, *__: moment == "after" and told(f"after {step}")
+    )
 
 
 def _around(owner: Any, name: str, told: Callable[..., object]) -> None:

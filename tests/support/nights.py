@@ -88,11 +88,11 @@ def small_shop() -> Shop:
     return make_shop(users=300, items=80, days=150, end=AS_OF.date(), seed=1)
 
 
-def write_night(folder: Path, toml: str = SHOP) -> Night:
-    """The shop's sources and configuration in `folder/shop`, and its night with home beside."""
+def write_night(folder: Path, toml: str = SHOP, shop: Shop | None = None) -> Night:
+    """The small shop, or another: its files in `folder/shop`, and its night with home beside."""
     sources = folder / "shop"
     sources.mkdir(parents=True, exist_ok=True)
-    write_shop(small_shop(), sources)
+    write_shop(shop or small_shop(), sources)
     (sources / "small.toml").write_text(toml)
     config = load_config(sources / "small.toml")
     return Night(config=config, as_of=AS_OF, root=sources, home=folder / "home")
