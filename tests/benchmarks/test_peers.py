@@ -159,7 +159,7 @@ def assert_best_first(found: tuple[np.ndarray, np.ndarray], scores: np.ndarray) 
         assert (np.diff(value[: len(listed)]) <= 0).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(worlds)
 def test_itemknn_equals_brute_force(histories: list[list[int]]) -> None:
     train = dense(histories, decay=1.0, cut=1)
@@ -174,7 +174,7 @@ def test_itemknn_equals_brute_force(histories: list[list[int]]) -> None:
     assert_best_first(PEERS["itemknn"](split_of(histories, n_items=7), 7, 0), scores)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(worlds, st.sampled_from([2.0, 50.0]))
 def test_ease_equals_least_squares(histories: list[list[int]], penalty: float) -> None:
     """Each item from all others by ridge regression, as least squares of stacked rows."""

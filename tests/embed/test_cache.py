@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embed import Encoder, VectorCache, clean_text, embed_texts, load_encoder, review_texts
@@ -236,7 +236,6 @@ digests = st.binary(min_size=1, max_size=2).map(lambda end: b"\x00\xff" * 7 + en
 padded = st.binary(min_size=0, max_size=2).map(lambda start: start.ljust(16, b"\x00"))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(digests | padded, min_size=1, max_size=5), max_size=4),
     st.lists(digests | padded),

@@ -23,7 +23,7 @@ def damped(bought: list[tuple[int, int]]) -> np.ndarray:
     return used / of_user[:, None] ** 0.5 / of_item[None, :] ** 0.3
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(pairs, min_size=1, max_size=50))
 def test_with_all_factors_products_are_those_of_the_columns(bought: list[tuple[int, int]]) -> None:
     matrix = damped(bought)

@@ -18,7 +18,7 @@ def random_matrix(rng: np.random.Generator, shape: tuple[int, int]) -> sp.csr_ar
     return sp.csr_array(values)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), k=st.integers(1, ITEMS + 3))
 def test_the_strongest_reached_are_those_of_the_product(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)

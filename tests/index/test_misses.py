@@ -100,7 +100,7 @@ def random_world(seed: int) -> Snapshot:
 seeds = st.integers(0, 4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=seeds, per_user=st.integers(1, 8), k=st.integers(1, 4))
 def test_ranks_and_reasons_agree_with_the_candidates(seed: int, per_user: int, k: int) -> None:
     world, budgets = random_world(seed), dict.fromkeys(GENERATORS, k)
@@ -123,7 +123,7 @@ def test_ranks_and_reasons_agree_with_the_candidates(seed: int, per_user: int, k
     assert cut_off.equals(beyond.select("user", "item"))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=seeds, k=st.integers(1, 4))
 def test_reasons_agree_with_lists_without_a_limit(seed: int, k: int) -> None:
     world = random_world(seed)

@@ -108,7 +108,7 @@ def test_ease_keeps_to_the_commonest_items() -> None:
     assert set(few.row) | set(few.col) == {0, 1}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(worlds)
 def test_two_hops_equal_brute_force(bought: list[tuple[int, int]]) -> None:
     one = neighbours.directed(neighbours.latest_first(events(bought)), SHAPE)

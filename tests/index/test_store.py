@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from index.store import DamagedIndex, VectorIndex
@@ -11,7 +11,6 @@ def unit(rng: np.random.Generator, rows: int, width: int = 8) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 1000), rows=st.integers(1, 40), k=st.integers(1, 50))
 def test_search_equals_brute_force(seed: int, rows: int, k: int) -> None:
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from campaign_nights import AS_OF, RUN, chosen, removed, small_night
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from published import flip
@@ -56,7 +56,6 @@ def test_both_files_hold_the_same_lines_and_formulas_are_harmless(tmp_path) -> N
     assert not [found for found in tmp_path.rglob(".*")]
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.text(alphabet="'=+-@\t\r\n\",;ab ", max_size=6))))
 def test_texts_come_back_as_they_were_and_none_starts_a_formula(texts: list[str | None]) -> None:
     rows = pl.DataFrame({"n": range(len(texts)), "text": pl.Series(texts, dtype=pl.String)})
@@ -149,7 +148,6 @@ def test_the_delta_is_against_the_last_list_that_was_sent(tmp_path) -> None:
 table = st.dictionaries(st.integers(0, 5), st.sampled_from(["x", "y", None]))
 
 
-@settings(deadline=None)
 @given(table, table)
 def test_a_delta_turns_the_last_list_into_this_one(old: dict, new: dict) -> None:
     def frame(rows: dict) -> pl.DataFrame:

@@ -194,7 +194,7 @@ campaigns = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(users, min_size=1, max_size=10), st.lists(campaigns, min_size=1, max_size=2))
 def test_nobody_who_must_not_be_mailed_is_on_a_list(tmp_path_factory, people, options) -> None:
     world = World(people, options, tmp_path_factory.mktemp("world"))

@@ -42,7 +42,7 @@ def test_segments_by_hand() -> None:
 some_pairs = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), min_size=1, max_size=40)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(past=some_pairs, candidates=some_pairs, after=some_pairs)
 def test_segments_equal_sql(
     past: list[tuple[int, int]], candidates: list[tuple[int, int]], after: list[tuple[int, int]]

@@ -20,7 +20,7 @@ from jobs.ingest import read_inputs
 from jobs.sources import read_source
 
 AS_OF = datetime(2024, 6, 1)
-RANDOM = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+RANDOM = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 COLUMNS = {
     "items": ["item_id", "title", "price", "available", "created_at", "size"],
     "users": ["user_id", "consent", "created_at", "extra"],

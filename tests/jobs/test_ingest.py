@@ -302,7 +302,7 @@ def rows_of(times: st.SearchStrategy[datetime]) -> st.SearchStrategy[dict[str, l
     return st.fixed_dictionaries({name: st.lists(row, max_size=6) for name, row in rows.items()})
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(early=rows_of(EARLY_DAYS), late=rows_of(LATE_DAYS), data=st.data())
 def test_later_rows_change_nothing(early: dict, late: dict, data: st.DataObject) -> None:
     def written(folder: Path, rows: dict[str, list[tuple]]) -> Inputs:

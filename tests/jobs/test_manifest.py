@@ -28,9 +28,7 @@ def test_the_digests_are_those_of_the_standard(sealed: Path) -> None:
     assert sorted(path.name for path in sealed.iterdir()) == ["a.bin", "b.txt", MANIFEST]
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_a_bit_flipped_anywhere_in_a_manifest_is_noticed(
     sealed: Path, tmp_path: Path, place: int, bit: int

@@ -270,7 +270,7 @@ def test_broken_rows_break_what_they_say_and_are_few(shop: Shop):
         assert len(extra) < 0.002 * len(getattr(shop, name))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     users=st.integers(1, 70),
     items=st.integers(10, 40),

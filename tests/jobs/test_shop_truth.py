@@ -169,7 +169,7 @@ def test_true_probability_foretells_the_exported_events(
     assert parts["observed"].sum() > 300
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(start=st.integers(0, 69), cuts=st.tuples(st.integers(0, 70), st.integers(0, 70)))
 def test_windows_chain(corner_shop: Shop, start: int, cuts: tuple[int, int]):
     """Nothing in a window means nothing in either of its two parts, and they are independent."""

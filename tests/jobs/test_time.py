@@ -91,7 +91,6 @@ later = st.integers(0, 10**6).map(lambda seconds: timedelta(seconds=seconds))
 
 @settings(
     max_examples=6,
-    deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -15,7 +15,7 @@ def poisson_binomial(probabilities: list[float]) -> np.ndarray:
     return mass
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.floats(1e-4, 0.999), min_size=1, max_size=60))
 def test_sums_of_unequal_coins_lie_within_as_often_as_promised(probabilities) -> None:
     mass = poisson_binomial(probabilities)

@@ -95,7 +95,7 @@ def assert_equal(booster: lightgbm.Booster, rows: np.ndarray) -> None:
         np.testing.assert_array_equal(forest.score(frame(rows), threads=threads), expected)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 10_000),
     unknown=st.sampled_from([0.0, 0.02, 0.5]),
