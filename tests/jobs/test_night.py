@@ -207,7 +207,7 @@ def test_the_tables_tell_how_each_corpus_was_searched(done, tmp_path) -> None:
     night, outcome = done
     said = read(night, "select corpus, kind, vectors, recall_at_100, sample, refused from indexes")
     sizes = dict(said.select("corpus", "vectors").iter_rows())
-    assert list(sizes) == ["items", "whitened items", "reviews"]
+    assert list(sizes) == ["items", "whitened items", "reviews", "answers"]
     assert said.select("kind", "recall_at_100", "sample", "refused").unique().rows() == [
         ("exact", 1.0, 0, "")
     ]
