@@ -298,13 +298,13 @@ def test_only_vectors_of_the_named_texts_are_kept(static_encoder: Encoder, tmp_p
     for part in (WORDS[:8], WORDS[8:12], WORDS[12:]):
         embed_texts(part, encoder=static_encoder, cache=opened(tmp_path, static_encoder))
     first, second, third = shards(tmp_path, static_encoder)
-    for shard in (first, second, third):
-        os.utime(shard, (1e9, 1e9))
     (third / "vectors.npy").write_bytes(b"damaged")
     (third.parent / ".new-000003-killed").mkdir()
     stays = WORDS[:3] + WORDS[8:12]
     before = opened_only(tmp_path, static_encoder)
     kept = before.take(before.find(hash_texts(stays)))
+    for shard in (first, second):
+        os.utime(shard, (1e9, 1e9))
     assert keep_only(tmp_path, [*stays, "never seen"]) == 5
     renewed, untouched = shards(tmp_path, static_encoder)
     assert (renewed.name[:7], untouched) == (first.name[:7], second)
