@@ -4,7 +4,7 @@ The level is the number of first behaviours in a window for each user known befo
 says by what ratio that of the coming window differs from that of the window that has just ended.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -58,7 +58,7 @@ class Events:
         """The levels of the windows before, oldest first."""
         starts = as_of - horizon * np.arange(PAST, 0, -1)
         found = np.array([self.level(int(start), horizon) for start in starts])
-        return found[~np.isnan(found)]
+        return np.asarray(found[~np.isnan(found)])
 
 
 def read(path: Path) -> Events:
