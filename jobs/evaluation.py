@@ -19,7 +19,7 @@ from rank.metrics import (
     ranking_metrics,
 )
 from rank.model import Model
-from rank.reliability import reliability
+from rank.reliability import bin_ratios, reliability
 
 # The head of the items holds this share of the events, by Pareto's rule; the rest is long tail.
 HEAD_SHARE = 0.8
@@ -137,6 +137,9 @@ def evaluate_window(
         rows += [(view.model, view.segment, metric, value) for metric, value in _metrics(view)]
         named = (pl.lit(view.model).alias("model"), pl.lit(view.segment).alias("segment"))
         found = reliability(view.happened, view.probability)
+        if len(found):
+            worst = bin_ratios(found).items()
+            rows += [(view.model, view.segment, metric, value) for metric, value in worst]
         bins.append(found.select(behaviour, *named, pl.all()))
     rows += _recall(mine, per_user=state.material.config.candidates.per_user)
     metrics = pl.DataFrame(rows, ["model", "segment", "metric", "value"], orient="row")

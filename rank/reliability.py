@@ -20,6 +20,8 @@ SCHEMA = {
 }
 
 Rows = NDArray[np.int64]
+# A bin's ratio is judged from so many positives on: chance moves that of 50 by some 14%.
+LEAST_POSITIVES = 50
 
 
 def reliability(happened: Labels, probability: Floats, *, bins: int = BINS) -> pl.DataFrame:
@@ -50,6 +52,23 @@ def reliability(happened: Labels, probability: Floats, *, bins: int = BINS) -> p
     low, high = binomial_interval(positives, pairs)
     observed = pl.col("positives") / pl.col("pairs")
     return frame.with_columns(observed=observed, low=pl.Series(low), high=pl.Series(high))
+
+
+def bin_ratios(bins: pl.DataFrame, *, least: int = LEAST_POSITIVES) -> dict[str, float]:
+    """How far the worst bins are off.
+
+    Args:
+        bins: as `reliability` gives them, of both ways of cutting.
+        least: bins with fewer positives are left out.
+
+    Returns:
+        bin_ratio_low and bin_ratio_high: least and most of predicted over observed; NaN where no
+        bin is left.
+    """
+    judged = bins.filter(pl.col("positives") >= least)
+    ratio = (judged.get_column("predicted") / judged.get_column("observed")).to_numpy()
+    low, high = (ratio.min(), ratio.max()) if len(ratio) else (np.nan, np.nan)
+    return {"bin_ratio_low": float(low), "bin_ratio_high": float(high)}
 
 
 def _cuts(probability: Floats, bins: int) -> dict[str, list[Rows]]:

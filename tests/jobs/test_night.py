@@ -320,7 +320,10 @@ def test_a_failed_build_leaves_the_current_night(tmp_path, done) -> None:
     assert (night.home / publish.CURRENT).resolve() == target
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/bi.md", "docs/reasons.md", "docs/tables.md"])
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("bi", "probability", "reasons", "tables")))
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_sql_of_the_docs_answers(done, page: str) -> None:
     night, _ = done
     text = (Path(__file__).resolve().parents[2] / page).read_text()

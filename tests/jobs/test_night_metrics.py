@@ -148,6 +148,28 @@ def test_segments_share_out_the_pairs_and_the_positives(done) -> None:
     assert missing.item() == 2 * 2
 
 
+def test_the_worst_bins_are_those_of_the_table(done) -> None:
+    night, _ = done
+    compared = read(
+        night,
+        """
+        with worst as (
+            select behaviour, model, segment,
+                   unnest(['bin_ratio_low', 'bin_ratio_high']) as metric,
+                   unnest([min(predicted / observed), max(predicted / observed)]) as expected
+            from calibration where positives >= 50 group by behaviour, model, segment
+        )
+        select expected, value
+        from metrics m left join worst using (behaviour, model, segment, metric)
+        where metric like 'bin_ratio_%' and m.model in ('nightrank', 'popularity')
+        """,
+    )
+    judged = compared.drop_nulls("expected")
+    assert len(judged) > 4
+    assert judged.get_column("value").to_list() == pytest.approx(judged["expected"].to_list())
+    assert compared.filter(pl.col("expected").is_null())["value"].is_nan().all()
+
+
 def test_the_bins_sum_to_the_metrics_of_their_segment(done) -> None:
     night, _ = done
     differing = read(

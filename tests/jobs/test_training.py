@@ -56,6 +56,21 @@ def test_the_published_probabilities_add_up_to_what_happened_in_the_test_window(
         assert abs(reported - 1) > 1e-3  # the metrics are of the window before
 
 
+def test_a_calibration_of_another_behaviour_does_not_add_up(
+    material: Material, champion: Trained
+) -> None:
+    """What the test above holds is broken by that fault, however near the two calibrations."""
+    test = training_windows(EARLIER, horizon_days=14, train=2).test
+    click, purchase = champion.models
+    mixed_up = [
+        click.calibrated(purchase.calibration, purchase.threshold),
+        purchase.calibrated(click.calibration, click.threshold),
+    ]
+    for outcome in _outcomes(State(material, test, champion.projection), mixed_up, {}, {}):
+        expected, happened = outcome.select("probability", "happened").sum().row(0)
+        assert expected != pytest.approx(happened, rel=0.02)
+
+
 def test_the_order_follows_what_ordered_the_calibration_window_better(
     material: Material, champion: Trained
 ) -> None:

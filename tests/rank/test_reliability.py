@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 
 from rank.metrics import calibration_error
-from rank.reliability import SCHEMA, binomial_interval, reliability
+from rank.reliability import SCHEMA, bin_ratios, binomial_interval, reliability
 
 outcomes = st.lists(st.tuples(st.booleans(), st.floats(1e-6, 1)), min_size=1, max_size=60)
 
@@ -116,3 +116,15 @@ def test_intervals_hold_as_often_as_they_say() -> None:
     draws = np.random.default_rng(5).binomial(200, 0.02, 20_000)
     low, high = binomial_interval(draws, np.full(20_000, 200))
     assert 0.95 <= np.mean((low <= 0.02) & (high >= 0.02)) < 0.99
+
+
+def test_the_worst_bins_are_among_those_with_enough_positives() -> None:
+    bins = pl.DataFrame(
+        {
+            "positives": [49, 50, 80, 60],
+            "predicted": [0.9, 0.02, 0.03, 0.05],
+            "observed": [0.1, 0.025, 0.02, 0.05],
+        }
+    )
+    assert bin_ratios(bins) == pytest.approx({"bin_ratio_low": 0.8, "bin_ratio_high": 1.5})
+    assert np.isnan(list(bin_ratios(bins, least=81).values())).all()
