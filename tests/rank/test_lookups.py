@@ -8,17 +8,17 @@ from rank.lookups import entries, products
 
 RNG = np.random.default_rng(5)
 WIDTH, USERS, ITEMS = 384, 60, 50
-QUERIES = RNG.normal(size=(USERS, 3, WIDTH)).astype(np.float32)
+QUERIES = RNG.normal(size=(USERS, 6, WIDTH)).astype(np.float32)
 VECTORS = RNG.normal(size=(ITEMS, WIDTH)).astype(np.float32)
-QUERIES[2, 1], VECTORS[7] = 0, 0
+QUERIES[2, 1], QUERIES[3, :5], VECTORS[7] = 0, 0, 0
 WHOSE, WHICH = (axis.ravel() for axis in np.indices((USERS, ITEMS)))
 
 
 def test_products_equal_float64_and_are_unknown_where_either_is_zero() -> None:
     expected = np.einsum("uqd,id->qui", QUERIES.astype(np.float64), VECTORS)
-    expected[1, 2], expected[..., 7] = np.nan, np.nan
+    expected[1, 2] = expected[:5, 3] = expected[..., 7] = np.nan
     found = products(QUERIES, WHOSE, VECTORS, WHICH)
-    np.testing.assert_allclose(found, expected.reshape(3, -1), atol=1e-4)
+    np.testing.assert_allclose(found, expected.reshape(6, -1), atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [1, 7, 59])
