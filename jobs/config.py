@@ -19,24 +19,26 @@ from pydantic_settings import (
 
 from jobs.config_checks import contradictions
 from jobs.config_errors import problem, unknown
+from jobs.config_inputs import (
+    EventsConfig,
+    ItemsConfig,
+    ReviewsConfig,
+    SafeName,
+    SourcesConfig,
+    UsersConfig,
+)
 from jobs.config_sections import (
     CampaignConfig,
     CandidatesConfig,
     EncoderConfig,
-    EventsConfig,
     GatesConfig,
     IndexConfig,
-    ItemsConfig,
     MartConfig,
     PredictConfig,
     ProfileConfig,
     RetentionConfig,
-    ReviewsConfig,
-    SafeName,
     ScoringConfig,
-    SourcesConfig,
     TrainingConfig,
-    UsersConfig,
 )
 from jobs.errors import ConfigError
 

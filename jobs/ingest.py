@@ -11,7 +11,7 @@ import polars as pl
 
 from jobs.casts import VALUE_CHARACTERS
 from jobs.config import Config
-from jobs.config_sections import ITEM_COLUMNS, USER_COLUMNS
+from jobs.config_inputs import ITEM_COLUMNS, USER_COLUMNS
 from jobs.contracts import Row, Source, cells, column_of, contract
 from jobs.erasing.tombstones import Tombstones
 from jobs.errors import DataRefused, table

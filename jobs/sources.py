@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from jobs.casts import VALUE_CHARACTERS, cast_sql, check_columns, named, quoted, said_of
-from jobs.config_sections import source_format
+from jobs.config_inputs import source_format
 from jobs.contracts import Row, cells
 from jobs.errors import ConfigError, InputMissing, ResourceError
 from jobs.textfiles import (

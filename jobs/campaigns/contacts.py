@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from jobs.config import Config
-from jobs.config_sections import source_format
+from jobs.config_inputs import source_format
 from jobs.contracts import Consents, Contacts
 from jobs.erasing.tombstones import Tombstones
 from jobs.errors import DataRefused

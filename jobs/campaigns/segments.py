@@ -11,7 +11,7 @@ import polars as pl
 
 from jobs.casts import said_of
 from jobs.config import Config
-from jobs.config_sections import USER_COLUMNS
+from jobs.config_inputs import USER_COLUMNS
 from jobs.errors import ConfigError
 
 # What gives another answer when asked again; `as_of` is the only clock.

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from jobs.config import Config, load_config, to_toml
 from jobs.config_errors import allowed
-from jobs.config_sections import source_format
+from jobs.config_inputs import source_format
 from jobs.errors import ConfigError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "config.md"

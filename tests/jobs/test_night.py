@@ -13,7 +13,7 @@ from nights import AS_OF, SHOP, read, small_shop, with_config
 from polars.testing import assert_frame_equal
 
 from index.store import VectorIndex
-from jobs import models, nightly, publish, summary
+from jobs import models, nightly, publish, shards, summary
 from jobs.config_sections import IndexConfig
 from jobs.errors import InputMissing
 from jobs.manifest import Damaged
@@ -214,8 +214,8 @@ def test_the_tables_tell_how_each_corpus_was_searched(done, tmp_path) -> None:
     index = IndexConfig(exact_up_to=100, kinds=["quantised"], least_recall=0.9, sample=50)
     material = replace(outcome.prepared.material, config=with_config(night, index=index).config)
     state = State(material, night.as_of, outcome.trained.projection, now=True)
-    nightly.save_indexes(state, tmp_path)
-    forced = pl.read_parquet(tmp_path / nightly.SEARCHED)
+    shards.save_indexes(state, tmp_path)
+    forced = pl.read_parquet(tmp_path / shards.SEARCHED)
     assert dict(forced.select("corpus", "vectors").iter_rows()) == sizes
     for corpus, kind, vectors, recall, sample in forced.select(
         "corpus", "kind", "vectors", "recall_at_100", "sample"

@@ -7,7 +7,7 @@ import polars as pl
 from nights import AS_OF, make_material, write_night
 
 from embed import Encoder
-from jobs.config_sections import ItemsConfig
+from jobs.config_inputs import ItemsConfig
 from jobs.state import State
 
 
