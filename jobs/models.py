@@ -147,11 +147,16 @@ def set_aside(folder: Path, error: Damaged) -> None:
 
 
 def fingerprint(config: Config, encoder: str) -> str:
-    """What a model depends on beside the rows: the configuration, the encoder, the features."""
+    """What a model depends on beside the rows: the configuration, the encoder, the features.
+
+    Of the encoder its own fingerprint counts: neither its device nor its batches do.
+    """
     shaping = config.model_dump(
         mode="json",
         exclude={
-            **dict.fromkeys(("name", "campaign", "scoring", "gates", "retention", "mart"), True),
+            **dict.fromkeys(
+                ("name", "campaign", "encoder", "scoring", "gates", "retention", "mart"), True
+            ),
             "sources": {"attach", "consent", "suppression", "contact_max_age_days"},
             "users": {"columns"},
         },
