@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embed import keep_only
-from jobs import nights
+from jobs import morning, nights
 from jobs.console import log
 from jobs.erasing.kept import erase_from_models, erase_from_pages, erase_from_runs
 from jobs.erasing.lists import erase_from_feedback, erase_from_lists, lists_of, names_of
@@ -26,8 +26,8 @@ from jobs.vectors import texts_of
 KINDS = ("runs", "lists", "feedback", "models", "pages", "nights", "vectors")
 # All that is written below a home; what else lies there is named in the certificate.
 OURS = (
-    "cache", "models", "runs", "campaigns", "feedback", "reports", "tune", "scores-*", "current*",
-    LOCK, METRICS, FILE,
+    "cache", "encoders", "models", "runs", "campaigns", "feedback", "reports", "tune", "scores-*",
+    "current*", nights.PAGE, LOCK, METRICS, FILE,
 )  # fmt: skip
 # Every row of the sources, whenever it is of.
 _EVER = datetime(9999, 12, 31)
@@ -64,6 +64,8 @@ def erase(night: Night, user_id: str) -> dict[str, Any]:
         removed += erase_from_models(home, person)
         removed += erase_from_pages(home, person)
         removed += erase_from_nights(home, person, note=note)
+        if current := nights.current(home):
+            morning.try_current(current)  # of the tables as they are now
         removed += _erase_vectors(night)
     except Damaged as error:
         raise Damaged(

@@ -192,6 +192,15 @@ def comments(scores: Path) -> list[Any]:
     return found
 
 
+def test_the_current_night_has_a_page_without_her(gone: Gone) -> None:
+    home = gone.night.home
+    current = nights.current(home)
+    assert current is not None
+    page = nights.page_of(home, nights.run_of(current)).read_text()
+    assert (home / nights.PAGE).read_text() == page
+    assert not Person(frozenset({ANNA})).in_text(page)
+
+
 def test_a_reader_keeps_the_night_that_was_opened(gone: Gone) -> None:
     assert int(gone.reader.strip("[(,)]")) > 0
 
@@ -220,7 +229,7 @@ def test_lists_lose_her_lines_and_nothing_else(world: World, gone: Gone) -> None
 
 
 def test_vectors_of_others_and_models_stay(world: World, gone: Gone) -> None:
-    encoder = encoder_of(gone.night.config)
+    encoder = encoder_of(gone.night.config, gone.night.home)
     cache, before = (cache_of(night.home, encoder) for night in (gone.night, world.night))
     hers, shared = hash_texts(world.texts), hash_texts([SHARED])
     assert (before.find(hers) >= 0).all()

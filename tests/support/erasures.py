@@ -135,7 +135,7 @@ def make_world(folder: Path) -> World:
     own = [text for text in review_texts(theirs) if MARK in text]
     assert len(own) > 5
     hashes = hash_texts(own)
-    cache = cache_of(night.home, encoder_of(night.config))
+    cache = cache_of(night.home, encoder_of(night.config, night.home))
     kept = cache.take(cache.find(hashes))
     assert kept.any(axis=1).all()
     digests = {f"hash {n}": bytes(digest) for n, digest in enumerate(hashes)}
