@@ -78,7 +78,7 @@ class Encoder:
         if broken.size:
             raise EncoderError(
                 f"The language model gave NaN or infinity for {broken.size} of {len(texts)} texts, "
-                f"the first being {texts[broken[0]][:80]!r}. Its weights may be damaged."
+                f"the first of {len(texts[broken[0]])} characters. Its weights may be damaged."
             )
         return vectors
 

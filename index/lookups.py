@@ -7,10 +7,11 @@ cleared by counting on instead of by writing.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+
+from index.compiling import compiled
 
 Places = NDArray[np.int64]
 Items = NDArray[np.int32]
@@ -34,7 +35,7 @@ class Rows(NamedTuple):
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _reach(history, row, strength, mark, seen, sums, reached):  # type: ignore[no-untyped-def]
     """Add up a row of `history @ strength`; the number of columns reached."""
     count = 0
@@ -51,7 +52,7 @@ def _reach(history, row, strength, mark, seen, sums, reached):  # type: ignore[n
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def strongest_reached(history, rows, strength, barred, k):  # type: ignore[no-untyped-def]
     """The `k` largest positive entries of some rows of `history @ strength`, ties by column.
 
@@ -91,7 +92,7 @@ def strongest_reached(history, rows, strength, barred, k):  # type: ignore[no-un
     return columns, values
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def entries_reached(history, rows, strength, whose, items):  # type: ignore[no-untyped-def]
     """(m,) entries (rows[whose], items) of `history @ strength`; `whose` (m,) ascends."""
     n_items = len(strength.starts) - 1
@@ -108,7 +109,7 @@ def entries_reached(history, rows, strength, whose, items):  # type: ignore[no-u
     return entries
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})
+@compiled(fastmath={"reassoc", "nsz", "contract"})
 def products(queries, whose, vectors, items):  # type: ignore[no-untyped-def]
     """(m,) inner products of `queries[whose]` with `vectors[items]`; NaN of a zero query."""
     found = np.empty(len(items), np.float32)
@@ -121,7 +122,7 @@ def products(queries, whose, vectors, items):  # type: ignore[no-untyped-def]
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def fused(proposed, worth, n_items):  # type: ignore[no-untyped-def]
     """The union of what is proposed to each user, and the order by the sum of its worth.
 
@@ -159,7 +160,7 @@ def fused(proposed, worth, n_items):  # type: ignore[no-untyped-def]
     return users[:start], union[:start], places[:start]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def ranked(proposed, scores, whose, items, rank, score, n_items):  # type: ignore[no-untyped-def]
     """Write the rank (1 = best) and score of each pair that was proposed.
 

@@ -38,7 +38,10 @@ def said_of(error: duckdb.Error) -> str:
         duckdb.OutOfRangeException,
     )
     text = str(error)
-    return re.sub(r"(?s)(['\"]).*\1", "'...'", text) if isinstance(error, of_a_cell) else text
+    if not isinstance(error, of_a_cell):
+        return text
+    first = text.split("\n", 1)[0]  # the next ones may quote the line, or the SQL
+    return re.sub(r"(with value) \S+", r"\1 ...", re.sub(r"(['\"]).*\1", "'...'", first))
 
 
 def check_columns(

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import duckdb
 import polars as pl
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
@@ -61,7 +62,7 @@ def write(night: Night, code: int, refused: pl.DataFrame | None = None) -> None:
     labels = ("night", "gate", "subject")
     figure = gauge("gate_value", "A gate's figure in the current or the refused night.", *labels)
     passed = gauge("gate_passed", "Whether it was within its bounds.", *labels)
-    checked = {"refused": refused}
+    checked: dict[str, pl.DataFrame | None] = {"refused": refused}
     if scores := nights.current(night.home):
         success().set(scores.stat().st_mtime)
         for table, count in _rows(scores).items():
@@ -82,7 +83,11 @@ def _rows(scores: Path) -> dict[str, int]:
         return {}
 
 
-def _gates(scores: Path) -> pl.DataFrame:
-    with publish.open_scores(scores) as connection:
-        gates: pl.DataFrame = connection.sql("from gates").pl()
+def _gates(scores: Path) -> pl.DataFrame | None:
+    try:
+        with publish.open_scores(scores) as connection:
+            gates: pl.DataFrame = connection.sql("from gates").pl()
+    except duckdb.Error as error:  # the exit code of a damaged night is told all the same
+        log.warning("gates not reported", problem=type(error).__name__)
+        return None
     return gates

@@ -20,6 +20,7 @@ LITTER = (
     "reports/.*.building",
     "scores-*.wal",
     "models/.build-*",
+    "encoders/.new-*",
     "campaigns/*/.*.building",
 )
 

@@ -87,9 +87,9 @@ def _model_of(scores: Path) -> str | None:
 
 
 def _by_run(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The files of a campaign's lists by their run, which their names start with."""
+    """The files of a campaign's lists and deltas by their run, which their names start with."""
     files: dict[str, tuple[Path, ...]] = {}
-    for path in sorted(folder.glob("[!.]*")):
+    for path in sorted(path for path in folder.rglob("[!.]*") if path.is_file()):
         run = path.name.split(".")[0]
         files[run] = (*files.get(run, ()), path)
     return files

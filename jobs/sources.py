@@ -150,7 +150,7 @@ def _read_sql(
         read, ignored = _cast(relation, contract, where)
         rows = read.pl()
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
-        raise InputMissing(f"{where}: the SQL cannot read its input: {error}") from None
+        raise InputMissing(f"{where}: the SQL cannot read its input: {said_of(error)}") from None
     except duckdb.OutOfMemoryException as error:
         raise ResourceError(f"{where}: does not fit into memory: {error}") from None
     except duckdb.Error as error:

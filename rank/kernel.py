@@ -12,16 +12,15 @@ likewise; they keep a bit for each leaf that may be reached, this the number of 
 """
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from rank.calibrate import Floats
+from rank.compiling import compiled
 
 # What a byte tells apart. LightGBM cuts a feature at 254 places at most, if not told otherwise.
 MOST_LEAVES, MOST_CUTS = 256, 255
@@ -39,7 +38,6 @@ SPLIT = np.dtype(
     [("feature", "i8"), ("way", "i8"), ("cut", "f4"), ("first", "u1"), ("right", "u1")]
 )
 
-P = ParamSpec("P")
 Matrix = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
@@ -197,15 +195,7 @@ def _cuts(column: Numbers, cut: Matrix, columns: int) -> tuple[Matrix, Numbers, 
     return cuts, counts, place
 
 
-def _compiled(function: Callable[P, None]) -> Callable[P, None]:
-    """Compiled when first called, once for a machine where there is a place to keep it."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither this folder nor the user's cache can be written to
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled()
 def _score(forest: Forest, values: Matrix, scores: Floats) -> None:
     """Add to `scores` (n,) what the trees say of `values` (used features, n)."""
     rows = len(scores)
@@ -223,7 +213,7 @@ def _score(forest: Forest, values: Matrix, scores: Floats) -> None:
     _walk(forest, codes, scores)
 
 
-@_compiled
+@compiled()
 def _count(value: Matrix, cuts: Matrix, code: Bytes) -> None:
     """Write how many cuts each value is not at or below, by trying all."""
     code[:] = 0
@@ -232,7 +222,7 @@ def _count(value: Matrix, cuts: Matrix, code: Bytes) -> None:
             code[row] += np.uint8(not (value[row] <= cut))
 
 
-@_compiled
+@compiled()
 def _halve(value: Matrix, cuts: Matrix, count: int, code: Bytes) -> None:
     """Write the same by binary search, all rows in step; the infinity after the cuts is no cut."""
     below = np.zeros(len(value), dtype=np.uint32)
@@ -247,7 +237,7 @@ def _halve(value: Matrix, cuts: Matrix, count: int, code: Bytes) -> None:
     code[:] = below
 
 
-@_compiled
+@compiled()
 def _walk(forest: Forest, codes: Bytes, scores: Floats) -> None:
     """Add to `scores` (n,) what the trees say of `codes` (columns, n)."""
     at = np.empty(len(scores), dtype=np.uint8)

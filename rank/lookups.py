@@ -4,11 +4,12 @@ Sums are added in one order, whatever the shard: libraries for matrices choose t
 number of rows.
 """
 
-import numba
 import numpy as np
 
+from rank.compiling import compiled
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})
+
+@compiled(fastmath={"reassoc", "nsz", "contract"})
 def _product(a, b):  # type: ignore[no-untyped-def]
     total = np.float32(0.0)
     for place in range(len(a)):
@@ -16,7 +17,7 @@ def _product(a, b):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def products(queries, whose, vectors, items):  # type: ignore[no-untyped-def]
     """Inner products of each pair's item with the queries of its user; NaN where either is zero.
 
@@ -43,7 +44,7 @@ def products(queries, whose, vectors, items):  # type: ignore[no-untyped-def]
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def entries(starts, stored, values, width, rows, columns):  # type: ignore[no-untyped-def]
     """(n,) entries of a sparse matrix, 0 where it has none.
 

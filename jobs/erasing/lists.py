@@ -39,7 +39,7 @@ def _keys_needed(home: Path) -> set[str]:
     """Variables with the keys of lists of which no audience tells whom they name."""
     found = set()
     for path in home.glob(_MANIFESTS):
-        variable = json.loads(path.read_bytes())["configuration"]["hash_ids_with"]
+        variable = _told(path)["configuration"]["hash_ids_with"]
         if variable and not audience_path(home, path.parent.name, path.stem).exists():
             found.add(variable)
     return found
@@ -113,10 +113,22 @@ def _rewrite_csv(path: Path, person: Person) -> int:
     return len(rows) - len(kept)
 
 
+def _told(path: Path) -> dict[str, Any]:
+    """What the manifest of a list says.
+
+    Raises:
+        Damaged: it cannot be read.
+    """
+    try:
+        about: dict[str, Any] = json.loads(path.read_bytes())
+        return about | {name: dict(about[name]) for name in ("sha256", "configuration")}
+    except (ValueError, LookupError, TypeError) as error:
+        raise Damaged(f"{path} is damaged: {error!r}") from error
+
+
 def _renew(path: Path, home: Path, person: Person, note: dict[str, str]) -> None:
     """Make a manifest fit its files; one that does is left alone."""
-    about = json.loads(path.read_bytes())
-    folder = path.parent
+    about, folder = _told(path), path.parent
     files = [name for name in about["sha256"] if (folder / name).exists()]
     digests = {name: sha256(folder / name) for name in files}
     if digests.items() <= about["sha256"].items():

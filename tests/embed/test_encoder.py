@@ -159,8 +159,9 @@ def test_vectors_that_are_no_numbers_are_refused(folder: Path, tmp_path: Path) -
     weights = load_file(broken / "model.safetensors")
     weights["embedding.weight"][:] = np.nan
     save_file(weights, broken / "model.safetensors")
-    with pytest.raises(EncoderError, match=r"NaN or infinity for 3 of 3 texts.*lipstick"):
+    with pytest.raises(EncoderError, match="NaN or infinity for 3 of 3 texts") as refused:
         load_encoder(str(broken)).encode(TEXTS)
+    assert "lipstick" not in str(refused.value)  # a review may tell of a person
 
 
 def test_a_damaged_or_foreign_folder_is_refused(folder: Path, tmp_path: Path) -> None:

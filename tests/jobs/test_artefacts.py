@@ -154,9 +154,11 @@ def test_what_may_go_is_old_beyond_the_counts_and_of_no_protected_night(tmp_path
         run = night_run(number)
         (tmp_path / "models" / run.model_version).mkdir(parents=True)
         for campaign in ("spring", "summer"):
-            (tmp_path / "campaigns" / campaign).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "campaigns" / campaign / "delta").mkdir(parents=True, exist_ok=True)
             for ending in ("csv", "parquet"):
-                (tmp_path / "campaigns" / campaign / f"{run.run_id}.{ending}").write_text("x")
+                for folder in (tmp_path / "campaigns" / campaign, Path("delta")):
+                    place = tmp_path / "campaigns" / campaign / folder
+                    (place / f"{run.run_id}.{ending}").write_text("x")
     shards = [tmp_path / "cache" / "f" / f"{n:06d}-aaaa" for n in range(2)]
     for shard in shards:
         (shard).mkdir(parents=True)
@@ -178,6 +180,8 @@ def test_what_may_go_is_old_beyond_the_counts_and_of_no_protected_night(tmp_path
     assert gone("run") == [runs[0], runs[1], runs[4]]
     assert gone("model") == [night_run(0).model_version]  # the others are of nights that stay
     assert gone("list") == [f"{runs[n]}.csv" for n in (0, 1)] * 2
+    lists = [one for one in removable(tmp_path, keep, now=now) if one.kind == "list"]
+    assert [path.parent.name for path in lists[0].paths] == ["spring"] * 2 + ["delta"] * 2
     assert gone("vectors") == [shards[0].name]
     assert sum(one.size for one in removable(tmp_path, keep, now=now) if one.kind == "vectors") == (
         1000
@@ -267,7 +271,7 @@ def test_metrics_of_good_and_bad_runs(tmp_path: Path) -> None:
         orient="row",
     )
     with pytest.raises(GateRefused), reported(night):
-        gates.enforce(refused, override=None)
+        gates.enforce(gates.overridden(refused, override=None))
     found = exposed(night)
     assert found["exit_code",] == 6
     assert found["gate_value", "normalised_entropy", "refused", "click"] == 1.5
@@ -295,3 +299,11 @@ def test_metrics_of_good_and_bad_runs(tmp_path: Path) -> None:
     assert bad["last_run_timestamp_seconds",] > good["last_run_timestamp_seconds",]
     assert bad["last_success_timestamp_seconds",] == good["last_success_timestamp_seconds",]
     assert [path.name for path in night.home.glob("metrics*")] == [FILE]
+    scores.chmod(0o644)
+    scores.write_bytes(b"no night")
+    with pytest.raises(Damaged), reported(night):
+        nights.check_current(night.home)
+    damaged = exposed(night)
+    assert damaged["exit_code",] == 5
+    assert damaged["rows", "predictions"] == 6
+    assert not [sample for sample in damaged if "current" in sample]

@@ -19,6 +19,7 @@ from rank import trees as trees_module
 from rank.kernel import MOST_LEAVES, ROWS, ZERO, Forest, UnsuitableError, _at_or_below
 from rank.trees import Trees
 
+ROOT = Path(trees_module.__file__).parents[1]
 WIDTH = 9
 # What a model of a few rounds meets on the edges of what float32 tells apart.
 EDGES = np.array(
@@ -232,14 +233,19 @@ def test_trees_are_read_once() -> None:
     assert trees._forest is read
 
 
-def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("room", "loop"),
+    [("rank", "kernel._walk"), ("rank", "lookups.products"), ("index", "lookups.products")],
+)
+def test_where_nothing_can_be_written(tmp_path: Path, room: str, loop: str) -> None:
     """A read-only install of a user without a home compiles anew in each process."""
-    rank = Path(trees_module.__file__).parent
-    shutil.copytree(rank, tmp_path / "rank", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "rank" / "__pycache__").write_text("a file where a folder would be made")
+    folder, (module, function) = ROOT / room, loop.split(".")
+    shutil.copytree(folder, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / room / "__pycache__").write_text("a file where a folder would be made")
     (tmp_path / "home").write_text("likewise")
+    told = f"import {room}.{module} as m; print(m.__file__, m.{function}._cache)"
     child = subprocess.run(
-        [sys.executable, "-c", "import rank.kernel as k; print(k.__file__, k._walk._cache)"],
+        [sys.executable, "-c", told],
         env={**os.environ, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path / "home")}
         | {"XDG_CACHE_HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1"},
         cwd=tmp_path,

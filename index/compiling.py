@@ -1,0 +1,22 @@
+"""Compiles loops by numba; kept in a file of each room, as the rooms share no code."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+
+def compiled(**options: object) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function when it is first called, and keep that where there is a place for it.
+
+    Args:
+        options: of `numba.njit`, beside those that all loops here have.
+    """
+
+    def compile_it(function: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # neither this folder nor the user's cache can be written to
+            return numba.njit(nogil=True, **options)(function)
+
+    return compile_it
