@@ -194,8 +194,7 @@ class Features:
 
     def of_users(self, users: Rows) -> pl.DataFrame:
         """Float32 columns aligned to `users`: what is known of them whatever the item."""
-        names = [name for table in self._of_users.values() for name in table]
-        return _frame(names, self._user_rows.take(users, axis=1))
+        return _frame([*_columns(self._of_users)], self._user_rows.take(users, axis=1))
 
     @cached_property
     def _of_users(self) -> dict[str, Columns]:
@@ -219,8 +218,13 @@ class Features:
 
 def _stacked(tables: dict[str, Columns], size: int) -> Values:
     """(columns, size) float32."""
-    columns = [values for table in tables.values() for values in table.values()]
+    columns = [*_columns(tables).values()]
     return np.array(columns, dtype=np.float32).reshape(len(columns), size)
+
+
+def _columns(tables: dict[str, Columns]) -> Columns:
+    """Those of all groups; a behaviour called `review` has a column that `ratings` has too."""
+    return {name: values for table in tables.values() for name, values in table.items()}
 
 
 def _frame(names: list[str], matrix: Values) -> pl.DataFrame:

@@ -119,7 +119,7 @@ def do_night(
     """
     import warm
 
-    nightly.encoder_of = lambda _: warm.ENCODER  # loaded once, by the server
+    nightly.encoder_of = lambda *_: warm.ENCODER  # loaded once, by the server
     _small_batches(encoded)
     if passed is not None:
         _kill_at_boundaries(passed)
