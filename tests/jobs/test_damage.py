@@ -24,6 +24,7 @@ REBUILT = (
     "campaigns/*/*",
     "campaigns/*/delta/*",
     "feedback/audiences/*/*",
+    f"runs/{RUN}/index/*.parquet",
     f"runs/{RUN}/index/*/*",
     f"runs/{RUN}/shards/*",
     f"runs/{RUN}/reasons/*",
