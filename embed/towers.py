@@ -138,26 +138,23 @@ class _Model:
         query = self.queries(histories)
         kept = torch.rand(query.shape, generator=self.generator) >= DROPOUT
         shown, weight = self.sample(following)
-        answers = functional.normalize(self.rows(1, shown), dim=1)
+        answers = functional.normalize(self.texts[shown] @ self.maps[1] + self.own[1][shown], dim=1)
         logits = (query * kept / (1 - DROPOUT)) @ answers.T * self.scale.exp()
         logits = logits + self.bias[shown] + weight.log()
         places = torch.searchsorted(shown, following)
         return functional.cross_entropy(logits, places, label_smoothing=SMOOTHING)
 
     def queries(self, histories: sp.csr_array) -> torch.Tensor:
-        used, places = np.unique(histories.indices, return_inverse=True)
-        summed = functional.embedding_bag(
-            torch.from_numpy(places.astype(np.int64)),
-            self.rows(0, torch.from_numpy(used.astype(np.int64))),
+        """Unit rows; the map is linear, so it takes the sum of a history's texts at once."""
+        texts = torch.from_numpy(histories @ self.texts.numpy())
+        own = functional.embedding_bag(
+            torch.from_numpy(histories.indices.astype(np.int64)),
+            self.own[0],
             torch.from_numpy(histories.indptr[:-1].astype(np.int64)),
             mode="sum",
             per_sample_weights=torch.from_numpy(histories.data),
         )
-        return functional.normalize(summed, dim=1)
-
-    def rows(self, tower: int, items: torch.Tensor) -> torch.Tensor:
-        mapped: torch.Tensor = self.texts[items] @ self.maps[tower]
-        return mapped + self.own[tower][items]
+        return functional.normalize(texts @ self.maps[0] + own, dim=1)
 
     def sample(self, following: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Ascending items with all that follow, and how many items each stands for."""

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
+from index.snapshot import Snapshot
 from jobs.errors import ConfigError
 from jobs.state import Material
 from jobs.training import OnProgress, train_models
@@ -61,11 +62,16 @@ def backtest(
         rows = material.without_text() if TEXT in without else material
         variants[WITHOUT] = rows, [name for name in without if name != TEXT]
     figures = []
+    # One window serves several times: its matrices and two-tower model are made once.
+    snapshots = {variant: dict[datetime, Snapshot]() for variant in variants}
     for n in reversed(range(windows)):
         time = as_of - n * horizon
         for variant, (rows, groups) in variants.items():
             on_progress(f"as_of {time:%Y-%m-%d}, {variant}")
-            trained = train_models(rows, time, without=groups, on_progress=on_progress)
+            kept = snapshots[FULL if rows is material else WITHOUT]
+            trained = train_models(
+                rows, time, without=groups, snapshots=kept, on_progress=on_progress
+            )
             named = (pl.lit(variant).alias("variant"), pl.lit(time).alias("as_of"))
             figures.append(trained.metrics.select(*named, pl.all()))
     return pl.concat(figures)

@@ -1,7 +1,7 @@
 """Everything that is computed from the rows before one `as_of`: candidates and their features."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -141,6 +141,8 @@ class State:
         without: feature groups to leave out.
         corpus: the events that item-to-item matrices and popularity are built from, where not
             all before `as_of`: benchmarks keep some of them out.
+        snapshots: of states of the same material and corpus, by their `as_of`: this state's is
+            taken from there, or put there.
     """
 
     material: Material
@@ -149,6 +151,7 @@ class State:
     now: bool = False
     without: Collection[str] = ()
     corpus: pl.DataFrame | None = None
+    snapshots: dict[datetime, Snapshot] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -211,9 +214,14 @@ class State:
                 matrices[wanted.behaviour] = sp.csr_array((ones, (user, item)), shape=shape)
         return matrices
 
-    @cached_property
+    @property
     def snapshot(self) -> Snapshot:
         """What the generators see."""
+        if self.as_of not in self.snapshots:
+            self.snapshots[self.as_of] = self._snapshot()
+        return self.snapshots[self.as_of]
+
+    def _snapshot(self) -> Snapshot:
         config, eligible = self.material.config, self.material.items_before(self.as_of)
         if self.now:
             eligible = eligible & self.inputs.items.get_column("available").to_numpy()

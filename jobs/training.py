@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from index.snapshot import Snapshot
 from jobs.baselines import Rivals, fit_rivals
 from jobs.bert import BERT, Readers, fit_readers, samples_of
 from jobs.config import Config
@@ -84,6 +85,7 @@ def train_models(
     *,
     champion: Trained | None = None,
     without: Collection[str] = (),
+    snapshots: dict[datetime, Snapshot] | None = None,
     on_progress: OnProgress = lambda _: None,
 ) -> Trained:
     """Train on the windows that are over at `as_of`, the last of which is the test.
@@ -97,6 +99,8 @@ def train_models(
         champion: trained at an earlier `as_of` with the same configuration and encoder. Its
             trees are kept, calibrated anew, where the new ones are worse on the test window.
         without: feature groups to leave out.
+        snapshots: of the same material, by their `as_of`: those of earlier trainings are used
+            again, new ones are added.
         on_progress: called with a line for every step.
 
     Raises:
@@ -104,7 +108,14 @@ def train_models(
         rank.calibrate.CannotCalibrate: the calibration window holds one outcome only; likewise.
     """
     try:
-        return _train(material, as_of, champion, without=without, on_progress=on_progress)
+        return _train(
+            material,
+            as_of,
+            champion,
+            without=without,
+            snapshots=snapshots,
+            on_progress=on_progress,
+        )
     except (TooFewPositives, CannotCalibrate) as error:
         raise type(error)(f"as_of {as_of:%Y-%m-%d}: {error}") from None
 
@@ -115,6 +126,7 @@ def _train(
     champion: Trained | None,
     *,
     without: Collection[str],
+    snapshots: dict[datetime, Snapshot] | None,
     on_progress: OnProgress,
 ) -> Trained:
     windows = windows_before(material, as_of)
@@ -122,7 +134,8 @@ def _train(
 
     def state(start: datetime) -> State:
         on_progress(f"window {start:%Y-%m-%d}")
-        return State(material, start, projection, without=without)
+        kept = {} if snapshots is None else snapshots
+        return State(material, start, projection, without=without, snapshots=kept)
 
     grown = _grow_all(material.config, map(state, (*windows.train, windows.stop)))
     calibrated = _calibrate_all(state(windows.calibrate), grown, champion)
