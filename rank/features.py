@@ -4,7 +4,7 @@ A pair group is a function `(known, pairs, profiles) -> {column: (n,) float32}` 
 `pairs`. NaN means "not known"; LightGBM learns where to send it.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,8 +41,8 @@ def similarity(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     own = np.stack([profiles, known.user_review_vectors[users]], axis=1)
     found = _products(own, latest, texts, whose, texts, pairs)
     (profile, of_own), to_last = found[:2], found[2:]
-    ofreviews = known.item_review_vectors
-    (of_reviews,) = _products(profiles[:, None], latest[:, :0], texts, whose, ofreviews, pairs)
+    of_items, none = known.item_review_vectors, latest[:, :0]
+    (of_reviews,) = _products(profiles[:, None], none, texts, whose, of_items, pairs)
     return {
         "cosine_profile": profile,
         "cosine_own_reviews": of_own,

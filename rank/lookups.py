@@ -6,7 +6,9 @@ number of rows.
 
 import numpy as np
 
-from rank.compiling import compiled
+from rank.compiling import compiled, prefetch
+
+LINE = 16  # float32 that come from memory at once
 
 
 @compiled(fastmath={"reassoc", "nsz", "contract"})
@@ -52,14 +54,42 @@ def _ask(queries, latest, asks, user, asking, which):  # type: ignore[no-untyped
 
 
 @compiled()
+def _fetch(vectors, items, start, part, parts):  # type: ignore[no-untyped-def]
+    """Have a part of the next four vectors come from memory while others are multiplied."""
+    width = vectors.shape[1]
+    first, last = width * part // parts, width * (part + 1) // parts
+    for p in range(start, min(start + 4, len(items))):
+        for place in range(first, last, LINE):
+            prefetch(vectors, items[p], place)
+
+
+@compiled()
+def _multiply(asking, which, count, vectors, items, start, stop, found):  # type: ignore[no-untyped-def]
+    """Write the products of a user's queries with the items of up to four pairs."""
+    a, last = start, stop - 1  # the last fills up the four, and is written twice then
+    b, c, d = min(a + 1, last), min(a + 2, last), min(a + 3, last)
+    v, w, x, y = vectors[items[a]], vectors[items[b]], vectors[items[c]], vectors[items[d]]
+    for q in range(0, count, 2):
+        r = min(q + 1, count - 1)
+        _fetch(vectors, items, stop, q // 2, (count + 1) // 2)
+        one, two = _eight(asking[q], asking[r], v, w, x, y)
+        k, m = which[q], which[r]
+        found[k, a], found[k, b], found[k, c], found[k, d] = one
+        found[m, a], found[m, b], found[m, c], found[m, d] = two
+    for p in range(start, stop):
+        if vectors[items[p], 0] == 0 and _blank(vectors[items[p]]):
+            found[:, p] = np.nan
+
+
+@compiled()
 def products(queries, latest, asks, whose, vectors, items):  # type: ignore[no-untyped-def]
     """Inner products of each pair's item with the queries of its user; NaN where either is zero.
 
-    Arrays whose rows are not contiguous are several times as slow.
+    Arrays whose rows are not contiguous take several times as long.
 
     Args:
         queries: (n_users, f, d) float32.
-        latest: (n_users, l) further queries, by their rows in `asks`; negative where there is none.
+        latest: (n_users, l) further queries, by their rows in `asks`; negative: there is none.
         asks: (n_asks, d) float32.
         whose: (n,) position of each pair's user among them, those of a user together.
         vectors: (n_items, d) float32.
@@ -76,20 +106,8 @@ def products(queries, latest, asks, whose, vectors, items):  # type: ignore[no-u
         while end < len(items) and whose[end] == whose[start]:
             end += 1
         count = _ask(queries, latest, asks, whose[start], asking, which)
-        last = end - 1  # fills up the last four; is written twice then
         for p in range(start, end, 4):
-            four = p, min(p + 1, last), min(p + 2, last), min(p + 3, last)
-            a, b, c, d = four
-            va, vb, vc, vd = vectors[items[a]], vectors[items[b]], vectors[items[c]], vectors[items[d]]
-            for k in range(0, count, 2):
-                l = min(k + 1, count - 1)
-                one, two = found[which[k]], found[which[l]]
-                of_one, of_two = _eight(asking[k], asking[l], va, vb, vc, vd)
-                one[a], one[b], one[c], one[d] = of_one
-                two[a], two[b], two[c], two[d] = of_two
-            for one in four:
-                if vectors[items[one], 0] == 0 and _blank(vectors[items[one]]):
-                    found[:, one] = np.nan
+            _multiply(asking, which, count, vectors, items, p, min(p + 4, end), found)
         start = end
     return found
 
