@@ -25,8 +25,7 @@ def compiled(*, fastmath: bool | set[str] = False) -> Callable[[Callable[..., An
     return compile_it
 
 
-@intrinsic
-def prefetch(typing, matrix, row, column):  # type: ignore[no-untyped-def]
+def _prefetch(typing, matrix, row, column):  # type: ignore[no-untyped-def]
     """Have the processor load what is around an element, in compiled code; nothing waits for it."""
 
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
@@ -36,7 +35,8 @@ def prefetch(typing, matrix, row, column):  # type: ignore[no-untyped-def]
             context.cast(builder, place, of, numba.intp)
             for place, of in zip(values[1:], of_places, strict=True)
         ]
-        where = cgutils.get_item_pointer(context, builder, kind, array, places, wraparound=False)
+        pointer: Any = cgutils.get_item_pointer
+        where = pointer(context, builder, kind, array, places, wraparound=False)
         number = ir.IntType(32)
         takes = ir.FunctionType(ir.VoidType(), [where.type, number, number, number])
         load = builder.module.declare_intrinsic("llvm.prefetch", [where.type], takes)
@@ -45,3 +45,6 @@ def prefetch(typing, matrix, row, column):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return numba.none(matrix, row, column), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
