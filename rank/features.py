@@ -4,7 +4,7 @@ A pair group is a function `(known, pairs, profiles) -> {column: (n,) float32}` 
 `pairs`. NaN means "not known"; LightGBM learns where to send it.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,20 +34,23 @@ def generators(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
 
 def similarity(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
     """Cosines between the item's texts and what the user did and wrote."""
+    from rank.lookups import means
+
     users, whose = _shard(pairs)
-    latest = _latest(known, known.item_vectors, users, LAST_ITEMS)
-    own = known.user_review_vectors[users]
-    queries = np.concatenate([profiles[:, None], own[:, None], latest], axis=1, dtype=np.float32)
-    profile, of_own, *to_last = _products(queries, whose, known.item_vectors, pairs)
-    (of_reviews,) = _products(queries[:, :1], whose, known.item_review_vectors, pairs)
+    texts, latest = known.item_vectors, known.last_items[users, :LAST_ITEMS]
+    own = np.stack([profiles, known.user_review_vectors[users]], axis=1)
+    found = _products(own, latest, texts, whose, texts, pairs)
+    (profile, of_own), to_last = found[:2], found[2:]
+    of_items, none = known.item_review_vectors, latest[:, :0]
+    (of_reviews,) = _products(profiles[:, None], none, texts, whose, of_items, pairs)
     return {
         "cosine_profile": profile,
         "cosine_own_reviews": of_own,
         "cosine_item_reviews": of_reviews,
         "cosine_last": to_last[0],
-        "cosine_last_3_mean": _nan_mean(to_last[:3]),
+        "cosine_last_3_mean": means(to_last[:3]),
         "cosine_last_10_max": np.fmax.reduce(to_last),
-        "cosine_last_10_mean": _nan_mean(to_last),
+        "cosine_last_10_mean": means(to_last),
     }
 
 
@@ -272,25 +275,17 @@ def _with_latest(
 ) -> Columns:
     """Inner products of each of the user's latest items, as it asks, with the item's answer."""
     users, whose = _shard(pairs)
-    latest = _products(_latest(known, asks, users, NEWEST), whose, answers, pairs)
+    none = np.empty((len(users), 0, asks.shape[1]), np.float32)
+    latest = _products(none, known.last_items[users, :NEWEST], asks, whose, answers, pairs)
     columns = {f"{name}_{n + 1}": values for n, values in enumerate(latest)}
     return columns | {f"{name}_max": np.fmax.reduce(latest)}
 
 
-def _latest(known: Known, vectors: Values, users: NDArray[np.int32], newest: int) -> Values:
-    """(n_users, newest, d): vectors of each user's latest items, zero where there are fewer."""
-    last = known.last_items[users, :newest]
-    return np.where((last >= 0)[..., None], vectors[last], np.float32(0.0))
-
-
-def _products(queries: Values, whose: Rows, vectors: Values, pairs: pl.DataFrame) -> Values:
+def _products(
+    queries: Values, latest: Rows, asks: Values, whose: Rows, vectors: Values, pairs: pl.DataFrame
+) -> Values:
     """(q, n) inner products of each pair's item with its user's queries; NaN: one is zero."""
     from rank.lookups import products
 
-    return np.asarray(products(queries, whose, vectors, _items(pairs)))
-
-
-def _nan_mean(rows: Sequence[Values]) -> Values:
-    known = ~np.isnan(rows)
-    total = np.where(known, rows, np.float32(0.0)).sum(axis=0)
-    return ratio(total, known.sum(axis=0))
+    queries = np.ascontiguousarray(queries, dtype=np.float32)
+    return np.asarray(products(queries, latest, asks, whose, vectors, _items(pairs)))

@@ -51,8 +51,10 @@ class Projection:
         """
         from rank.lookups import products
 
-        rows = np.arange(len(vectors))
-        found = products(self.components[None], np.zeros_like(rows), vectors - self.mean, rows)
+        rows, whose = np.arange(len(vectors)), np.zeros(len(vectors), np.int64)
+        asks, latest = self.components, np.arange(len(self.components))[None]
+        none = np.empty((1, 0, len(self.mean)), np.float32)
+        found = products(none, latest, asks, whose, vectors - self.mean, rows)
         compressed = np.nan_to_num(found.T)  # the mean itself
         compressed[~vectors.any(axis=1)] = np.nan
         return np.asarray(compressed)
