@@ -26,7 +26,7 @@ OWN_DECAY = 2.0
 FIRST_SCALE = 10.0
 FIRST_OWN = 0.02
 # The softmax of a batch runs over its own items and a sample of so many others.
-SAMPLED_ITEMS = 3000
+SAMPLED_ITEMS = 500
 
 
 @dataclass(frozen=True)
