@@ -60,11 +60,18 @@ def evaluate(
             help="Beside all: without this group of features, or `text`; given again, without all.",
         ),
     ] = None,
+    figures_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--figures", dir_okay=False, help="Also write all figures of all times: a Parquet file."
+        ),
+    ] = None,
 ) -> None:
     """Train as `train` does and print the metrics of the test window; keep nothing but vectors."""
     from jobs import nightly, summary
     from jobs.backtest import backtest, check_groups
     from jobs.console import log
+    from jobs.ledger import write_parquet
 
     night = night_of(config, as_of, root, home)
     check_groups(without or [])
@@ -77,6 +84,8 @@ def evaluate(
             without=without or [],
             on_progress=lambda step: log.info("train", step=step),
         )
+    if figures_file:
+        write_parquet(figures, figures_file)
     summary.show_backtest(figures, without or [])
     summary.show_stages(night.stages.frame())
 

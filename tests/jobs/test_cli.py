@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 from nights import SHOP, write_night
 
@@ -83,11 +84,15 @@ def test_a_backtest_with_and_without_text_keeps_no_model(tmp_path) -> None:
     assert once.returncode == 0, once.stderr
     assert "Test window: purchase" in once.stdout
     assert "±" not in once.stdout
-    options = ("--backtest", "2", "--without", "text", "--without", "price")
+    figures = tmp_path / "figures.parquet"
+    options = ("--backtest", "2", "--without", "text", "--without", "price", "--figures", figures)
     rolled = nightrank("evaluate", config, *where, *options)
     assert rolled.returncode == 0, rolled.stderr
     assert rolled.stdout.count("text and price: full minus without") == 2
     assert "item:long_tail" in rolled.stdout
+    written = pl.read_parquet(figures)
+    assert set(written.get_column("variant")) == {"full", "without"}
+    assert written.get_column("as_of").n_unique() == 2
     for time in ("2025-05-18", "2025-06-01"):
         assert f"as_of {time}, without" in rolled.stderr
     early = nightrank("evaluate", config, *where, "--backtest", "40")
