@@ -82,6 +82,7 @@ def erase(
     """Remove a person from all that is kept and ever read again; print a certificate."""
     import json
 
+    from jobs.campaigns.records import FOLDER
     from jobs.erasing.erase import erase as erase_user
     from jobs.errors import ConfigError
 
@@ -89,7 +90,7 @@ def erase(
     if not user_id.strip():
         raise ConfigError("there is no user_id: give it as USER, or as a line of standard input")
     night = night_of(config, None, root, home)
-    with one_at_a_time(night.home, "erase"):
+    with one_at_a_time(night.home, "erase"), one_at_a_time(night.home / FOLDER, "erase"):
         certificate = erase_user(night, user_id)
     typer.echo(json.dumps(certificate, indent=2))
 

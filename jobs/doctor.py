@@ -12,6 +12,7 @@ import psutil
 from index import library
 from index.library import ConflictingFaiss, import_faiss
 from jobs import models, nights, publish
+from jobs.campaigns import records
 from jobs.campaigns.files import check_list
 from jobs.erasing.tombstones import Tombstones
 from jobs.errors import NightrankError
@@ -62,6 +63,7 @@ def examine(night: Night) -> list[Finding]:
         trained(home),
         *(whole(name, found, remedy) for name, (found, remedy) in manifests.items()),
         lists(home),
+        feedback(home),
         current(home),
     ]
 
@@ -174,6 +176,12 @@ def lists(home: Path) -> Finding:
         "others from a backup, or remove them"
     )
     return _each("lists", sorted((home / "campaigns").glob("*/*.json")), check_list, remedy)
+
+
+def feedback(home: Path) -> Finding:
+    """Whether what is known of messages, and of who was on lists, is what was written."""
+    remedy = "messages cannot be made anew: see above"
+    return _each("feedback", records.kept(home), records.read, remedy)
 
 
 def current(home: Path) -> Finding:

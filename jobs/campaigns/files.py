@@ -12,6 +12,7 @@ from typing import IO
 
 import polars as pl
 
+from jobs.campaigns import records
 from jobs.campaigns.selection import Selection
 from jobs.config_sections import CampaignConfig
 from jobs.errors import InputMissing, ResourceError
@@ -32,7 +33,7 @@ def list_path(home: Path, campaign: str, run_id: str) -> Path:
 
 def audience_path(home: Path, campaign: str, run_id: str) -> Path:
     """Who was on the list and who was held out, kept apart from the lists, which may be removed."""
-    return home / "feedback" / "audiences" / campaign / f"{run_id}.parquet"
+    return home / records.FOLDER / "audiences" / campaign / f"{run_id}.parquet"
 
 
 def write_list(
@@ -62,11 +63,9 @@ def write_list(
         return int(json.loads(path.with_suffix(".json").read_text())["lines"])
     exported_as = _exported_ids(selection.audience.get_column("user_id"), campaign)
     audience = selection.audience.join(exported_as, on="user_id", maintain_order="left")
-    kept = audience_path(home, campaign.name, run_id)
+    records.write(audience_path(home, campaign.name, run_id), audience)
     changed = path.parent / "delta" / path.name  # apart: it names people who are not on the list
-    for folder in (changed.parent, kept.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    _write(kept, audience)
+    changed.parent.mkdir(parents=True, exist_ok=True)
     rows = _laid_out(_renamed(selection.lines, exported_as), campaign)
     rows = _dated(rows, _previous(path, run_id), at)
     kept_runs = (run for run in sent if path.with_name(f"{run}.parquet").exists())

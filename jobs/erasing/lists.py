@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from jobs.campaigns import records
 from jobs.campaigns.feedback import sent_lists
 from jobs.campaigns.files import audience_path, hashed_id, key_in
 from jobs.config import Config
@@ -27,7 +28,9 @@ def names_of(home: Path, config: Config, user_id: str) -> frozenset[str]:
     """
     names = {user_id}
     for path in home.glob("feedback/audiences/*/*.parquet"):
-        audience = read(path)
+        audience = records.read(path)
+        if audience is None:
+            continue
         mine = audience.filter(pl.col("user_id").cast(pl.String) == user_id)
         names |= set(mine.get_column("exported_as").cast(pl.String))
     for variable in sorted(_keys_needed(home) | _keys_given(config)):
@@ -85,14 +88,20 @@ def erase_from_feedback(home: Path, person: Person) -> list[Removed]:
     """Take a person out of messages, of rows that could not be used, and of the audiences.
 
     The audiences come last: they tell what lists call the person.
+
+    Raises:
+        Damaged: one of the files is not what was written.
     """
-    paths = [*home.glob("feedback/*.parquet"), *sorted(home.glob("feedback/*/*/*.parquet"))]
-    counts = {path: rewrite(path, person) for path in paths}
-    return [
-        Removed("feedback", str(path.relative_to(home)), rows)
-        for path, rows in counts.items()
-        if rows
-    ]
+    removed = []
+    for path in records.kept(home):
+        found = records.read(path)
+        if found is None:
+            continue
+        rows, touched = person.without(found)
+        if touched:
+            records.write(path, rows)
+            removed.append(Removed("feedback", str(path.relative_to(home)), touched))
+    return removed
 
 
 def _rewrite_csv(path: Path, person: Person) -> int:

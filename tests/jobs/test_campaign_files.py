@@ -108,7 +108,7 @@ def test_updated_at_moves_only_with_what_is_seen(tmp_path) -> None:
 def test_written_again_a_list_is_the_same_to_the_byte(tmp_path) -> None:
     path = written(tmp_path, selected())
     files = sorted(file for file in tmp_path.rglob("*") if file.is_file())
-    assert len(files) == 6
+    assert len(files) == 7
     before = {file: file.read_bytes() for file in files}
     path.unlink()
     written(tmp_path, selected(), at=LATER)
