@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.options import AsOf, ConfigFile, Home, Root, night_of
+from jobs.options import AsOf, ConfigFile, Home, Root, home_of, night_of
 from jobs.session import one_at_a_time
 
 if TYPE_CHECKING:
@@ -25,10 +25,11 @@ def rollback(
     ] = None,
 ) -> None:
     """Make the last good night before the current one current again."""
-    from jobs import nights, summary
+    from jobs import nights
+    from jobs.config import load_config
 
-    scores = nights.rollback(night_of(config, home=home).home, to=to)
-    summary.show_line("current is", nights.run_of(scores), "- `nightrank export` writes its lists")
+    scores = nights.rollback(home_of(load_config(config), home), to=to)
+    typer.echo(f"current is {nights.run_of(scores)} - `nightrank export` writes its lists")
 
 
 @app.command()

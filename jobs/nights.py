@@ -1,13 +1,20 @@
-"""The nights that are kept: which there are, whether they are whole, and the way back to one."""
+"""The nights that are kept: which there are, whether they are whole, and the way back to one.
+
+Imports nothing heavy, as `jobs.links` does not.
+"""
+
+from __future__ import annotations
 
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from jobs.console import log
 from jobs.errors import InputMissing
+from jobs.links import CURRENT, make_current, manifest_of, point, remove
 from jobs.manifest import Damaged, read, verify
-from jobs.publish import CURRENT, make_current, manifest_of, point, remove
+
+if TYPE_CHECKING:
+    import polars as pl
 
 PAGE = "report.html"
 
@@ -22,6 +29,8 @@ LITTER = (
     "models/.build-*",
     "encoders/.new-*",
     "campaigns/*/.*.building",
+    "campaigns/*/delta/.*.building",
+    "feedback/audiences/*/.*.building",
 )
 
 
@@ -124,6 +133,8 @@ def check_current(home: Path) -> None:
 
 def frame(home: Path) -> pl.DataFrame:
     """night, current, as_of, model, predictions (rows), whole ("yes", or what is wrong)."""
+    import polars as pl
+
     now = current(home)
     rows = []
     for scores in kept(home):

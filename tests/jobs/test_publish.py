@@ -1,6 +1,7 @@
 """Publishing, going back, and what is left of it when it fails."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,6 +154,41 @@ def test_a_run_sweeps_what_killed_ones_left_and_nothing_else(tmp_path: Path) -> 
     nights.sweep(tmp_path)
     assert [name for name in litter if (tmp_path / name).exists()] == []
     assert [name for name in good if not (tmp_path / name).exists()] == []
+    assert run_shown(tmp_path) == night_run(1).run_id
+
+
+def test_a_file_that_was_not_closed_cleanly_is_not_finished(tmp_path: Path) -> None:
+    building = tmp_path / ".build-a.duckdb"
+    with duckdb.connect(str(building)) as connection:
+        connection.execute("create table t as select 1")
+        connection.execute("set checkpoint_threshold = '1TB'")
+        connection.execute("insert into t values (2)")
+        shutil.copy(f"{building}.wal", tmp_path / "wal")
+    shutil.move(tmp_path / "wal", f"{building}.wal")
+    with pytest.raises(OSError, match="was not closed cleanly"):
+        publish.settle(building)
+    publish.discard(building)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_going_back_loads_nothing_heavy(tmp_path: Path) -> None:
+    """What takes seconds to import is not needed: going back is a matter of one."""
+    for number in (1, 2):
+        publish_night(tmp_path, number)
+    (tmp_path / "small.toml").write_text(SHOP)
+    words = ["nightrank", "rollback", str(tmp_path / "small.toml"), "--home", str(tmp_path)]
+    script = (
+        f"import sys\nfrom jobs import cli\nsys.argv = {words!r}\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: print(end.code, sorted(sys.modules))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.splitlines()
+    assert said[0].startswith(f"current is {night_run(1).run_id}")
+    assert said[1].startswith("0 ")
+    for module in ("jobs.nightly", "polars", "numpy", "torch", "duckdb", "lightgbm", "faiss"):
+        assert f"'{module}'" not in said[1]
     assert run_shown(tmp_path) == night_run(1).run_id
 
 
