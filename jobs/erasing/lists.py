@@ -1,6 +1,5 @@
 """Takes a person out of campaign lists, of what is known of messages, and of the audiences."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ import polars as pl
 
 from jobs.campaigns import records
 from jobs.campaigns.feedback import sent_lists
-from jobs.campaigns.files import audience_path, hashed_id, key_in
+from jobs.campaigns.files import audience_path, hashed_id, key_in, tell, told
 from jobs.config import Config
 from jobs.erasing.person import Person, Removed, read, rewrite
 from jobs.manifest import Damaged, sha256
@@ -42,7 +41,7 @@ def _keys_needed(home: Path) -> set[str]:
     """Variables with the keys of lists of which no audience tells whom they name."""
     found = set()
     for path in home.glob(_MANIFESTS):
-        variable = _told(path)["configuration"]["hash_ids_with"]
+        variable = told(path)["configuration"]["hash_ids_with"]
         if variable and not audience_path(home, path.parent.name, path.stem).exists():
             found.add(variable)
     return found
@@ -122,22 +121,9 @@ def _rewrite_csv(path: Path, person: Person) -> int:
     return len(rows) - len(kept)
 
 
-def _told(path: Path) -> dict[str, Any]:
-    """What the manifest of a list says.
-
-    Raises:
-        Damaged: it cannot be read.
-    """
-    try:
-        about: dict[str, Any] = json.loads(path.read_bytes())
-        return about | {name: dict(about[name]) for name in ("sha256", "configuration")}
-    except (ValueError, LookupError, TypeError) as error:
-        raise Damaged(f"{path} is damaged: {error!r}") from error
-
-
 def _renew(path: Path, home: Path, person: Person, note: dict[str, str]) -> None:
     """Make a manifest fit its files; one that does is left alone."""
-    about, folder = _told(path), path.parent
+    about, folder = told(path), path.parent
     files = [name for name in about["sha256"] if (folder / name).exists()]
     digests = {name: sha256(folder / name) for name in files}
     if digests.items() <= about["sha256"].items():
@@ -156,6 +142,4 @@ def _renew(path: Path, home: Path, person: Person, note: dict[str, str]) -> None
     if audience.exists():
         left, _ = person.without(read(audience))
         about["holdout"] = int((left.get_column("arm") == "holdout").sum())
-    building = path.with_name(f".{path.name}.building")
-    building.write_text(json.dumps(about, indent=2))
-    os.replace(building, path)
+    tell(path, about)
