@@ -44,6 +44,10 @@ def examine(night: Night) -> list[Finding]:
             [shard / MANIFEST for shard in sorted((home / "cache").glob("*/[0-9]*-*"))],
             "nothing needs doing: the next night encodes their texts again",
         ),
+        "encoders": (
+            sorted((home / "encoders").glob("[!.]*/" + MANIFEST)),
+            "remove the folder: the next night calibrates anew and encodes every text again",
+        ),
         "indexes": (
             [index / MANIFEST for index in sorted((home / "runs").glob("*/index/*/"))],
             "remove the folder: every night builds its own",

@@ -215,9 +215,11 @@ def test_the_doctor_finds_what_is_broken(trained: Trained, tmp_path: Path) -> No
     vectors = np.eye(3, dtype=np.float32)
     VectorIndex.build(np.arange(3, dtype=np.int32), vectors).save(index)
     shard = night.home / "cache" / "f" / "000000-aaaa"
-    shard.mkdir(parents=True)
-    (shard / "vectors.npy").write_bytes(b"abc")
-    seal(shard)
+    network = night.home / "encoders" / "f"
+    for made, name in ((shard, "vectors.npy"), (network, "model.bin")):
+        made.mkdir(parents=True)
+        (made / name).write_bytes(b"abc")
+        seal(made)
     campaign = night.home / "campaigns" / "summer"
     campaign.mkdir(parents=True)
     (campaign / "1.csv").write_text("user_id\n1\n")
@@ -229,6 +231,7 @@ def test_the_doctor_finds_what_is_broken(trained: Trained, tmp_path: Path) -> No
         "models": folder / "buy.json",
         "indexes": index / "ids.npy",
         "vectors": shard / "vectors.npy",
+        "encoders": network / "model.bin",
         "lists": campaign / "1.csv",
     }
     for path in victims.values():
