@@ -191,6 +191,8 @@ def feedback(home: Path) -> Finding:
 def current(home: Path) -> Finding:
     """Whether readers are given a night."""
     link, now = home / publish.CURRENT, nights.current(home)
+    if now is not None and (found := nights.stray_log(now)):
+        return Finding("current", found, "let no tool write in the folder, see docs/bi.md")
     if now is not None:
         return Finding("current", f"{nights.run_of(now)}")
     if link.is_symlink():

@@ -73,11 +73,21 @@ def show_page(home: Path) -> None:
 
 def problem(scores: Path) -> str | None:
     """What is wrong with a night's file; None where it is the one that was written."""
+    if found := stray_log(scores):
+        return found
     try:
         verify(manifest_of(scores))
     except Damaged as error:
         return str(error)
     return None
+
+
+def stray_log(scores: Path) -> str | None:
+    """What to say of a log beside a night's file, which nightrank never leaves there."""
+    log_file = scores.with_name(f"{scores.name}.wal")
+    if not log_file.exists():
+        return None
+    return f"{log_file} may keep readers from the night: remove it"
 
 
 def rollback(home: Path, *, to: str | None = None) -> Path:

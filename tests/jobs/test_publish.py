@@ -13,7 +13,7 @@ import pytest
 from nights import SHOP
 from published import EMPTY, flip, night_run, publish_night, rows
 
-from jobs import nights, publish
+from jobs import doctor, nights, publish
 from jobs.config_sections import MartConfig
 from jobs.errors import GateRefused, InputMissing, exit_code, is_disk_full
 from jobs.manifest import Damaged, read, sha256
@@ -154,6 +154,22 @@ def test_a_run_sweeps_what_killed_ones_left_and_nothing_else(tmp_path: Path) -> 
     nights.sweep(tmp_path)
     assert [name for name in litter if (tmp_path / name).exists()] == []
     assert [name for name in good if not (tmp_path / name).exists()] == []
+    assert run_shown(tmp_path) == night_run(1).run_id
+
+
+def test_a_log_that_a_tool_left_beside_a_night_is_named_and_goes(tmp_path: Path) -> None:
+    """One of another database keeps readers from opening the file."""
+    scores = publish_night(tmp_path, 1)
+    with duckdb.connect(str(tmp_path / "other.duckdb")) as other:
+        other.execute("create table t as select 1; insert into t values (2)")
+        shutil.copy(tmp_path / "other.duckdb.wal", f"{scores}.wal")
+    with pytest.raises(duckdb.Error, match="WAL"):
+        run_shown(tmp_path)
+    assert f"{scores}.wal may keep readers" in str(nights.problem(scores))
+    assert "docs/bi.md" in str(doctor.current(tmp_path).remedy)
+    nights.sweep(tmp_path)
+    assert nights.problem(scores) is None
+    assert doctor.current(tmp_path).remedy is None
     assert run_shown(tmp_path) == night_run(1).run_id
 
 
