@@ -14,7 +14,7 @@ test: .venv/installed
 
 # More random kills than `make test` has time for.
 crash: .venv/installed
-	NIGHTRANK_KILLS=200 OMP_NUM_THREADS=1 $(ENCODERS_FROM_PACKAGES) $(BIN)/python -m pytest -q tests/jobs/test_crash.py
+	NIGHTRANK_KILLS=1000 OMP_NUM_THREADS=1 $(ENCODERS_FROM_PACKAGES) $(BIN)/python -m pytest -q tests/jobs/test_crash.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

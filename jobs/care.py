@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.options import AsOf, ConfigFile, Home, Root, night_of
+from jobs.options import AsOf, ConfigFile, Home, Root, home_of, night_of
 from jobs.session import one_at_a_time
 
 if TYPE_CHECKING:
@@ -25,10 +25,11 @@ def rollback(
     ] = None,
 ) -> None:
     """Make the last good night before the current one current again."""
-    from jobs import nights, summary
+    from jobs import nights
+    from jobs.config import load_config
 
-    scores = nights.rollback(night_of(config, home=home).home, to=to)
-    summary.show_line("current is", nights.run_of(scores), "- `nightrank export` writes its lists")
+    scores = nights.rollback(home_of(load_config(config), home), to=to)
+    typer.echo(f"current is {nights.run_of(scores)} - `nightrank export` writes its lists")
 
 
 @app.command()
@@ -82,6 +83,7 @@ def erase(
     """Remove a person from all that is kept and ever read again; print a certificate."""
     import json
 
+    from jobs.campaigns.records import FOLDER
     from jobs.erasing.erase import erase as erase_user
     from jobs.errors import ConfigError
 
@@ -89,7 +91,7 @@ def erase(
     if not user_id.strip():
         raise ConfigError("there is no user_id: give it as USER, or as a line of standard input")
     night = night_of(config, None, root, home)
-    with one_at_a_time(night.home, "erase"):
+    with one_at_a_time(night.home, "erase"), one_at_a_time(night.home / FOLDER, "erase"):
         certificate = erase_user(night, user_id)
     typer.echo(json.dumps(certificate, indent=2))
 

@@ -30,7 +30,13 @@ def configure_logging() -> None:
         times,
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=True, pad_event_to=0)]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=True,
+                pad_event_to=0,
+                exception_formatter=structlog.dev.plain_traceback,  # rich's has values of variables
+            )
+        ]
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -12,6 +12,7 @@ import psutil
 from index import library
 from index.library import ConflictingFaiss, import_faiss
 from jobs import models, nights, publish
+from jobs.campaigns import records
 from jobs.campaigns.files import check_list
 from jobs.erasing.tombstones import Tombstones
 from jobs.errors import NightrankError
@@ -43,6 +44,10 @@ def examine(night: Night) -> list[Finding]:
             [shard / MANIFEST for shard in sorted((home / "cache").glob("*/[0-9]*-*"))],
             "nothing needs doing: the next night encodes their texts again",
         ),
+        "encoders": (
+            sorted((home / "encoders").glob("[!.]*/" + MANIFEST)),
+            "remove the folder: the next night calibrates anew and encodes every text again",
+        ),
         "indexes": (
             [index / MANIFEST for index in sorted((home / "runs").glob("*/index/*/"))],
             "remove the folder: every night builds its own",
@@ -62,6 +67,7 @@ def examine(night: Night) -> list[Finding]:
         trained(home),
         *(whole(name, found, remedy) for name, (found, remedy) in manifests.items()),
         lists(home),
+        feedback(home),
         current(home),
     ]
 
@@ -176,9 +182,17 @@ def lists(home: Path) -> Finding:
     return _each("lists", sorted((home / "campaigns").glob("*/*.json")), check_list, remedy)
 
 
+def feedback(home: Path) -> Finding:
+    """Whether what is known of messages, and of who was on lists, is what was written."""
+    remedy = "messages cannot be made anew: see above"
+    return _each("feedback", records.kept(home), records.read, remedy)
+
+
 def current(home: Path) -> Finding:
     """Whether readers are given a night."""
     link, now = home / publish.CURRENT, nights.current(home)
+    if now is not None and (found := nights.stray_log(now)):
+        return Finding("current", found, "let no tool write in the folder, see docs/bi.md")
     if now is not None:
         return Finding("current", f"{nights.run_of(now)}")
     if link.is_symlink():

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import ConfigError, InputMissing, NothingToDo, ResourceError
+from jobs.links import CURRENT
 from jobs.manifest import checksum, sha256
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def current_run(home: Path) -> Ledger | None:
 
 
 def _current_id(home: Path) -> str | None:
-    link = home / "current.duckdb"  # jobs.publish.CURRENT, which takes seconds to import
+    link = home / CURRENT
     return link.resolve().stem.removeprefix("scores-") if link.exists() else None
 
 

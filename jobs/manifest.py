@@ -66,13 +66,18 @@ def exchange(path: Path, building: Path, file: Path, **about: object) -> None:
 def whole(path: Path) -> dict[str, Any]:
     """As `verify`, but a file that an exchange did not reach is whole too.
 
+    That is the file as it was `before`, or none where that is null.
+
     Raises:
         Damaged: as `verify` does.
     """
     content = _content(path)
-    before: dict[str, str] = content.get("about", {}).get("before", {})
+    before: dict[str, str | None] = content.get("about", {}).get("before", {})
     for name, digest in before.items():
-        if (path.parent / name).is_file() and sha256(path.parent / name) == digest:
+        file = path.parent / name
+        if digest is None and not file.exists():
+            del content["sha256"][name]
+        elif file.is_file() and sha256(file) == digest:
             content["sha256"][name] = digest
     _compare(path, content["sha256"])
     return dict(content.get("about", {}))

@@ -1,6 +1,5 @@
 """The sections of the morning page, each from queries to the night's file."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import polars as pl
 
 from jobs import charts, figures
 from jobs import morning_queries as queries
+from jobs.campaigns.files import told
 from jobs.figures import Figure
 from jobs.page import Section
 
@@ -260,7 +260,7 @@ def deltas(home: Path, run_id: str) -> pl.DataFrame:
     """
     found = []
     for path in sorted(home.glob(f"campaigns/*/{run_id}.json")):
-        about = json.loads(path.read_text("utf-8"))
+        about = told(path)
         counts = (about["delta"].get(change, 0) for change in ("added", "changed", "removed"))
         found.append((about["campaign"], about["delta_to"] or "none yet", *counts))
     return pl.DataFrame(found, DELTAS, orient="row")

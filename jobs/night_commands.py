@@ -16,10 +16,11 @@ from jobs.options import (
     Memory,
     Root,
     home_of,
+    likely_home,
     parse_as_of,
     use_memory,
 )
-from jobs.session import LastLine, last_line, one_at_a_time
+from jobs.session import LastLine, last_line, one_at_a_time, refuse_second
 
 if TYPE_CHECKING:
     from jobs.nightly import Night
@@ -77,11 +78,13 @@ def resume(
     ] = None,
 ) -> None:
     """Go on with a run that was stopped, killed or refused: only what is not done is done."""
-    from jobs.config import load_config
-    from jobs.ledger import START, to_resume
-
     use_memory(memory)
     with last_line() as line:
+        if likely := likely_home(config, home):
+            refuse_second(likely)
+        from jobs.config import load_config
+        from jobs.ledger import START, to_resume
+
         effective = load_config(config)
         place = home_of(effective, home)
         with one_at_a_time(place, run or "to be resumed"):
@@ -136,14 +139,18 @@ def locked_night(
 
     The lock comes before what takes seconds to import.
     """
-    from jobs.config import load_config
     from jobs.ledger import new_run_id
 
     with last_line() as line:
-        started_at = datetime.now(UTC).replace(tzinfo=None)
-        effective, at = load_config(config), parse_as_of(as_of)
-        place, run_id = home_of(effective, home), new_run_id(at, started_at)
+        started_at, at = datetime.now(UTC).replace(tzinfo=None), parse_as_of(as_of)
+        run_id = new_run_id(at, started_at)
         line.of_run(run_id, at)
+        if likely := likely_home(config, home):
+            refuse_second(likely)
+        from jobs.config import load_config
+
+        effective = load_config(config)
+        place = home_of(effective, home)
         with one_at_a_time(place, run_id):
             from jobs.nightly import Night
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from jobs import frozen, gates, manifest, models, morning, nights, publish
+from jobs.campaigns.feedback import messages
 from jobs.campaigns.lift import campaign_lift
 from jobs.campaigns.lists import Lists, Written
 from jobs.campaigns.segments import check_segments, members
@@ -104,6 +105,7 @@ def run(
     check_segments(night.config)
     nights.sweep(night.home)
     nights.check_current(night.home)
+    messages(night.home)  # damaged, they would stop the night when its lists are chosen
     ledger = ledger or begin(night)
     inputs = ingest(night, ledger)
     if not again:

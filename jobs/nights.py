@@ -1,13 +1,20 @@
-"""The nights that are kept: which there are, whether they are whole, and the way back to one."""
+"""The nights that are kept: which there are, whether they are whole, and the way back to one.
+
+Imports nothing heavy, as `jobs.links` does not.
+"""
+
+from __future__ import annotations
 
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from jobs.console import log
 from jobs.errors import InputMissing
+from jobs.links import CURRENT, make_current, manifest_of, point, remove
 from jobs.manifest import Damaged, read, verify
-from jobs.publish import CURRENT, make_current, manifest_of, point, remove
+
+if TYPE_CHECKING:
+    import polars as pl
 
 PAGE = "report.html"
 
@@ -22,6 +29,8 @@ LITTER = (
     "models/.build-*",
     "encoders/.new-*",
     "campaigns/*/.*.building",
+    "campaigns/*/delta/.*.building",
+    "feedback/audiences/*/.*.building",
 )
 
 
@@ -64,11 +73,21 @@ def show_page(home: Path) -> None:
 
 def problem(scores: Path) -> str | None:
     """What is wrong with a night's file; None where it is the one that was written."""
+    if found := stray_log(scores):
+        return found
     try:
         verify(manifest_of(scores))
     except Damaged as error:
         return str(error)
     return None
+
+
+def stray_log(scores: Path) -> str | None:
+    """What to say of a log beside a night's file, which nightrank never leaves there."""
+    log_file = scores.with_name(f"{scores.name}.wal")
+    if not log_file.exists():
+        return None
+    return f"{log_file} may keep readers from the night: remove it"
 
 
 def rollback(home: Path, *, to: str | None = None) -> Path:
@@ -124,6 +143,8 @@ def check_current(home: Path) -> None:
 
 def frame(home: Path) -> pl.DataFrame:
     """night, current, as_of, model, predictions (rows), whole ("yes", or what is wrong)."""
+    import polars as pl
+
     now = current(home)
     rows = []
     for scores in kept(home):

@@ -1,6 +1,8 @@
 """Options that several commands share, and the night they name. Imports nothing heavy."""
 
 import os
+import tomllib
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +45,7 @@ Memory = Annotated[
     ),
 ]
 MEMORY = "NIGHTRANK__SCORING__MEMORY"
+NAME = "NIGHTRANK__NAME"
 
 
 def use_memory(memory: str | None) -> None:
@@ -74,6 +77,17 @@ def night_of(
 def home_of(config: "Config", home: Path | None) -> Path:
     """Where everything is written."""
     return (home or Path("nightrank-home") / config.name).resolve()
+
+
+def likely_home(config: Path, home: Path | None) -> Path | None:
+    """As `home_of`, by the least of the file that tells; None where it does not.
+
+    Reading and checking all of a configuration takes longer than a second start may.
+    """
+    if home is None and NAME not in map(str.upper, os.environ):
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            home = Path("nightrank-home") / tomllib.loads(config.read_text("utf-8"))["name"]
+    return home.resolve() if home else None
 
 
 def parse_as_of(text: str | None) -> datetime:

@@ -1,6 +1,5 @@
 """Builds the night's DuckDB file and makes it current by one atomic rename."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +14,15 @@ from jobs import manifest, mart
 from jobs.config_sections import MartConfig
 from jobs.errors import GateRefused, InputMissing
 from jobs.ingest import Inputs
+from jobs.links import CURRENT as CURRENT  # these, too, belong to publishing
+from jobs.links import make_current as make_current
+from jobs.links import manifest_of as manifest_of
+from jobs.links import remove as remove
 
 Derive = Callable[[duckdb.DuckDBPyConnection], Mapping[str, pl.DataFrame]]
 
 # BI tools bundle engines older than the one that writes: DuckDB 1.5 can open this version.
 STORAGE_VERSION = "v1.5.0"
-CURRENT = "current.duckdb"
 
 
 @dataclass(frozen=True)
@@ -147,34 +149,6 @@ def discard(building: Path) -> None:
     """Remove an unfinished file and all that DuckDB left beside it."""
     for path in building.parent.glob(f"{building.name}*"):
         remove(path)
-
-
-def remove(path: Path) -> None:
-    """Remove a file, or a folder with all in it."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def manifest_of(scores: Path) -> Path:
-    """Where the manifest of a night's file is."""
-    return scores.with_suffix(".json")
-
-
-def make_current(finished: Path) -> None:
-    """Point `current.duckdb` beside `finished` at it, in one rename."""
-    home = finished.parent
-    point(home / CURRENT, finished)
-    manifest.sync(home)
-
-
-def point(link: Path, target: Path) -> None:
-    """Let a link point at what lies beside or below it, in one rename."""
-    building = link.with_name(f".{link.stem}-{target.stem}")
-    building.unlink(missing_ok=True)
-    building.symlink_to(target.relative_to(link.parent))
-    building.replace(link)
 
 
 def open_scores(path: Path) -> duckdb.DuckDBPyConnection:

@@ -8,9 +8,10 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 import structlog
 
@@ -47,6 +48,16 @@ def last_line() -> Iterator[LastLine]:
         print(json.dumps(line), flush=True)
 
 
+def refuse_second(home: Path) -> None:
+    """Look at a home's lock before anything is done that takes time.
+
+    Raises:
+        AlreadyRunning: another process holds it.
+    """
+    with suppress(FileNotFoundError), (home / LOCK).open() as file:
+        _lock(file, home, fcntl.LOCK_SH)
+
+
 @contextmanager
 def one_at_a_time(home: Path, run_id: str) -> Iterator[None]:
     """Hold the home's lock in the body, and let signals end it gracefully.
@@ -58,13 +69,17 @@ def one_at_a_time(home: Path, run_id: str) -> Iterator[None]:
     """
     home.mkdir(parents=True, exist_ok=True)
     with (home / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise AlreadyRunning(f"{home} is in use by {file.read() or 'a run'}") from None
+        _lock(file, home, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(f"run {run_id}, process {os.getpid()}")
         file.flush()
         with graceful():
             yield
+
+
+def _lock(file: IO[str], home: Path, how: int) -> None:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise AlreadyRunning(f"{home} is in use by {file.read() or 'a run'}") from None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.options import ConfigFile, Home, Root, night_of
+from jobs.options import ConfigFile, Home, Root, home_of, night_of
 from jobs.session import one_at_a_time
 
 if TYPE_CHECKING:
@@ -59,11 +59,13 @@ def feedback(
 ) -> None:
     """Take in what became of messages: sent, opened, clicked; see docs/campaigns.md."""
     from jobs.campaigns.feedback import take_feedback
+    from jobs.campaigns.records import FOLDER
     from jobs.config import load_config
     from jobs.summary import show_line
 
-    name = load_config(config).name
-    taken = take_feedback(file, home=(home or Path("nightrank-home") / name).resolve())
+    place = home_of(load_config(config), home)
+    with one_at_a_time(place / FOLDER, "feedback"):  # not the home's lock: a night takes hours
+        taken = take_feedback(file, home=place)
     show_line(f"{taken.read:,} rows: {taken.new:,} new, {taken.known:,} known already,")
     show_line(f"{taken.quarantined:,} quarantined, {taken.erased:,} of people who were erased")
 
@@ -77,7 +79,7 @@ def _of_current_night(config: Path, root: Path, home: Path | None) -> tuple["Lis
 
     effective = load_config(config)
     check_segments(effective)
-    folder = (home or Path("nightrank-home") / effective.name).resolve()
+    folder = home_of(effective, home)
     lists = Lists(effective, home=folder, root=root.resolve())
     with publish.open_scores(folder / publish.CURRENT) as connection:
         lists.select(connection)

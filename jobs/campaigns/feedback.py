@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from jobs.campaigns import records
 from jobs.campaigns.files import audience_path
 from jobs.contracts import Messages
 from jobs.erasing.tombstones import Tombstones
@@ -49,6 +50,7 @@ def take_feedback(file: Path, *, home: Path) -> Taken:
     Raises:
         InputMissing: the file cannot be read.
         DataRefused: it lacks a column, or holds no good row at all.
+        Damaged: what was kept before, or the audience of a list, is not what was written.
     """
     read = read_source(
         str(file.resolve()), source="feedback", contract=Messages, root=Path("/"), attach={}
@@ -67,9 +69,9 @@ def take_feedback(file: Path, *, home: Path) -> Taken:
     if len(good) == 0 and len(bad) and not read.erased:
         rules = ", ".join(bad.get_column("rule").unique(maintain_order=True))
         raise DataRefused(f"{file}: none of its {len(read.rows)} rows can be used: {rules}")
-    (home / "feedback").mkdir(parents=True, exist_ok=True)
-    _replace(home / "feedback" / "messages.parquet", pl.concat([known, fresh]))
-    _replace(_quarantine_path(home), pl.concat([quarantine(home), bad]).unique(maintain_order=True))
+    apart = pl.concat([quarantine(home), bad]).unique(maintain_order=True)
+    records.write(_messages_path(home), pl.concat([known, fresh]))
+    records.write(_quarantine_path(home), apart)
     told = len(read.rows) + len(read.broken)
     return Taken(
         read=told + read.erased,
@@ -81,15 +83,19 @@ def take_feedback(file: Path, *, home: Path) -> Taken:
 
 
 def messages(home: Path) -> pl.DataFrame:
-    """message_id, event, campaign, run_id (null: no list of ours), user_id (as text), ts."""
-    path = home / "feedback" / "messages.parquet"
-    return pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=_KEPT)
+    """message_id, event, campaign, run_id (null: no list of ours), user_id (as text), ts.
+
+    Raises:
+        Damaged: see `records.read`.
+    """
+    found = records.read(_messages_path(home))
+    return pl.DataFrame(schema=_KEPT) if found is None else found
 
 
 def quarantine(home: Path) -> pl.DataFrame:
     """file, row, rule, value: what feedback could not be used."""
-    path = _quarantine_path(home)
-    return pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=_BAD)
+    found = records.read(_quarantine_path(home))
+    return pl.DataFrame(schema=_BAD) if found is None else found
 
 
 def sent_lists(home: Path, campaign: str) -> dict[str, datetime]:
@@ -114,12 +120,14 @@ def _with_users(rows: pl.DataFrame, home: Path) -> tuple[pl.DataFrame, pl.DataFr
     strangers = []
     listed = rows.filter(pl.col("run_id").is_not_null())
     for (campaign, run_id), part in listed.group_by("campaign", "run_id", maintain_order=True):
-        path = audience_path(home, str(campaign), str(run_id))
-        if not re.fullmatch(r"[\w-]+", f"{campaign}{run_id}") or not path.exists():
+        audience = None
+        if re.fullmatch(r"[\w-]+", f"{campaign}{run_id}"):
+            audience = records.read(audience_path(home, str(campaign), str(run_id)))
+        if audience is None:
             strangers.append(_stranger(part, "unknown_list", "run_id"))
             continue
-        audience = pl.read_parquet(path).filter(pl.col("arm") == "mailed")
-        ids = audience.select(_text("exported_as", "user_id").name.keep())
+        mailed = audience.filter(pl.col("arm") == "mailed")
+        ids = mailed.select(_text("exported_as", "user_id").name.keep())
         ids = ids.rename({"user_id": "user", "exported_as": "user_id"})
         joined = part.join(ids, on="user_id", how="left", maintain_order="left")
         is_listed = pl.col("user").is_not_null()
@@ -139,11 +147,9 @@ def _text(*columns: str) -> pl.Expr:
     return pl.col(columns).cast(pl.String)
 
 
+def _messages_path(home: Path) -> Path:
+    return home / records.FOLDER / "messages.parquet"
+
+
 def _quarantine_path(home: Path) -> Path:
-    return home / "feedback" / "quarantine.parquet"
-
-
-def _replace(path: Path, rows: pl.DataFrame) -> None:
-    building = path.with_name(f".{path.name}.building")
-    rows.write_parquet(building)
-    building.replace(path)
+    return home / records.FOLDER / "quarantine.parquet"

@@ -4,18 +4,19 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import polars as pl
 
+from jobs.campaigns import records
 from jobs.campaigns.selection import Selection
 from jobs.config_sections import CampaignConfig
 from jobs.errors import InputMissing, ResourceError
-from jobs.manifest import Damaged, sha256
+from jobs.manifest import Damaged, checksum, sha256
 
 # A spreadsheet runs a cell that starts with one of these as a formula. The apostrophe that makes
 # it harmless is one of them, so that taking it off again is unambiguous.
@@ -23,6 +24,7 @@ _FORMULA = r"^[=+\-@\t\r']"
 # Columns that change from night to night though nothing does that a recipient sees.
 _UNSEEN = r"^(campaign|run_id|as_of|horizon_days|generators|UPDATED_AT|probability(_\d+)?)$"
 KEY_CHARACTERS = 16
+_SEAL = "seal"
 
 
 def list_path(home: Path, campaign: str, run_id: str) -> Path:
@@ -32,7 +34,7 @@ def list_path(home: Path, campaign: str, run_id: str) -> Path:
 
 def audience_path(home: Path, campaign: str, run_id: str) -> Path:
     """Who was on the list and who was held out, kept apart from the lists, which may be removed."""
-    return home / "feedback" / "audiences" / campaign / f"{run_id}.parquet"
+    return home / records.FOLDER / "audiences" / campaign / f"{run_id}.parquet"
 
 
 def write_list(
@@ -59,14 +61,12 @@ def write_list(
     """
     campaign, path = selection.campaign, list_path(home, selection.campaign.name, run_id)
     if run_id in sent:
-        return int(json.loads(path.with_suffix(".json").read_text())["lines"])
+        return _lines_of(path.with_suffix(".json"))
     exported_as = _exported_ids(selection.audience.get_column("user_id"), campaign)
     audience = selection.audience.join(exported_as, on="user_id", maintain_order="left")
-    kept = audience_path(home, campaign.name, run_id)
+    records.write(audience_path(home, campaign.name, run_id), audience)
     changed = path.parent / "delta" / path.name  # apart: it names people who are not on the list
-    for folder in (changed.parent, kept.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    _write(kept, audience)
+    changed.parent.mkdir(parents=True, exist_ok=True)
     rows = _laid_out(_renamed(selection.lines, exported_as), campaign)
     rows = _dated(rows, _previous(path, run_id), at)
     kept_runs = (run for run in sent if path.with_name(f"{run}.parquet").exists())
@@ -204,27 +204,58 @@ def _of_run(path: Path, run_id: str | None) -> pl.DataFrame | None:
     found = path.with_name(f"{run_id}.parquet")
     if not found.exists() or not found.with_suffix(".json").exists():
         return None
-    try:
+    with _refusing():
         check_list(found.with_suffix(".json"), found.name)
+    return pl.read_parquet(found)
+
+
+def _lines_of(manifest: Path) -> int:
+    with _refusing():
+        return int(told(manifest)["lines"])
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Let damage refuse a list, not the night."""
+    try:
+        yield
     except Damaged as error:
         raise ResourceError(f"{error}: take it from a backup, or remove all files of it") from None
-    return pl.read_parquet(found)
 
 
 def check_list(manifest: Path, *names: str) -> None:
     """Compare files of a list with its manifest: those that are named, or all.
 
     Raises:
-        Damaged: one is missing or differs, or the manifest cannot be read.
+        Damaged: one is missing or differs, or the manifest is not the one that was written.
     """
-    try:
-        digests = dict(json.loads(manifest.read_bytes())["sha256"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise Damaged(f"{manifest} is damaged: {error!r}") from error
+    digests = told(manifest)["sha256"]
     for name in names or digests:
         file = manifest.parent / name
         if not file.is_file() or sha256(file) != digests.get(name):
             raise Damaged(f"{file} is missing or damaged: {manifest.name} describes another")
+
+
+def told(manifest: Path) -> dict[str, Any]:
+    """What the manifest of a list says, without its seal.
+
+    Raises:
+        Damaged: it is missing, or not the one that was written.
+    """
+    try:
+        about: dict[str, Any] = json.loads(manifest.read_bytes())
+        if about.pop(_SEAL) == checksum(about):
+            return about
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Damaged(f"{manifest} is damaged: {error!r}") from error
+    raise Damaged(f"{manifest} is damaged: it is not the manifest that was written")
+
+
+def tell(manifest: Path, about: Mapping[str, object]) -> None:
+    """Write the manifest of a list by one rename, with a SHA-256 of what it says."""
+    building = manifest.with_name(f".{manifest.name}.building")
+    building.write_text(json.dumps({**about, _SEAL: checksum(about)}, indent=2))
+    os.replace(building, manifest)
 
 
 def _write(path: Path, rows: pl.DataFrame) -> None:
@@ -257,7 +288,4 @@ def _write_manifest(
         "configuration": selection.campaign.model_dump(mode="json"),
         "sha256": {str(file.relative_to(path.parent)): sha256(file) for file in files},
     }
-    manifest = path.with_suffix(".json")
-    building = manifest.with_name(f".{manifest.name}.building")
-    building.write_text(json.dumps(about, indent=2))
-    os.replace(building, manifest)
+    tell(path.with_suffix(".json"), about)

@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
+from jobs.campaigns import records
 from jobs.campaigns.feedback import messages, sent_lists
 from jobs.campaigns.files import audience_path
 from jobs.ingest import Inputs
@@ -81,6 +82,9 @@ def campaign_lift(home: Path, inputs: Inputs, *, as_of: datetime) -> pl.DataFram
         campaign, behaviour, decile (of the probability within each list, 10 the likeliest; 0: all),
         lists, mailed, mailed_sent (of them, those with a message known as sent), mailed_did,
         holdout, holdout_did, difference (of the shares), low, high (95% interval).
+
+    Raises:
+        Damaged: see `records.read`.
     """
     audiences = _audiences(home, as_of)
     if audiences is None:
@@ -105,7 +109,9 @@ def _audiences(home: Path, as_of: datetime) -> pl.DataFrame | None:
     found = []
     for folder in sorted((home / "feedback" / "audiences").glob("*")):
         for run_id, sent_at in sent_lists(home, folder.name).items():
-            audience = pl.read_parquet(audience_path(home, folder.name, run_id))
+            audience = records.read(audience_path(home, folder.name, run_id))
+            if audience is None:  # it was removed: the list cannot be judged
+                continue
             over = pl.lit(sent_at) + pl.duration(days="horizon_days") <= pl.lit(as_of)
             columns = ("campaign", "run_id", "behaviour", "horizon_days", "arm", "decile")
             found.append(

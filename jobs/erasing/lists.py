@@ -1,6 +1,5 @@
 """Takes a person out of campaign lists, of what is known of messages, and of the audiences."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import Any
 
 import polars as pl
 
+from jobs.campaigns import records
 from jobs.campaigns.feedback import sent_lists
-from jobs.campaigns.files import audience_path, hashed_id, key_in
+from jobs.campaigns.files import audience_path, hashed_id, key_in, tell, told
 from jobs.config import Config
 from jobs.erasing.person import Person, Removed, read, rewrite
 from jobs.manifest import Damaged, sha256
@@ -27,7 +27,9 @@ def names_of(home: Path, config: Config, user_id: str) -> frozenset[str]:
     """
     names = {user_id}
     for path in home.glob("feedback/audiences/*/*.parquet"):
-        audience = read(path)
+        audience = records.read(path)
+        if audience is None:
+            continue
         mine = audience.filter(pl.col("user_id").cast(pl.String) == user_id)
         names |= set(mine.get_column("exported_as").cast(pl.String))
     for variable in sorted(_keys_needed(home) | _keys_given(config)):
@@ -39,7 +41,7 @@ def _keys_needed(home: Path) -> set[str]:
     """Variables with the keys of lists of which no audience tells whom they name."""
     found = set()
     for path in home.glob(_MANIFESTS):
-        variable = _told(path)["configuration"]["hash_ids_with"]
+        variable = told(path)["configuration"]["hash_ids_with"]
         if variable and not audience_path(home, path.parent.name, path.stem).exists():
             found.add(variable)
     return found
@@ -85,14 +87,20 @@ def erase_from_feedback(home: Path, person: Person) -> list[Removed]:
     """Take a person out of messages, of rows that could not be used, and of the audiences.
 
     The audiences come last: they tell what lists call the person.
+
+    Raises:
+        Damaged: one of the files is not what was written.
     """
-    paths = [*home.glob("feedback/*.parquet"), *sorted(home.glob("feedback/*/*/*.parquet"))]
-    counts = {path: rewrite(path, person) for path in paths}
-    return [
-        Removed("feedback", str(path.relative_to(home)), rows)
-        for path, rows in counts.items()
-        if rows
-    ]
+    removed = []
+    for path in records.kept(home):
+        found = records.read(path)
+        if found is None:
+            continue
+        rows, touched = person.without(found)
+        if touched:
+            records.write(path, rows)
+            removed.append(Removed("feedback", str(path.relative_to(home)), touched))
+    return removed
 
 
 def _rewrite_csv(path: Path, person: Person) -> int:
@@ -113,22 +121,9 @@ def _rewrite_csv(path: Path, person: Person) -> int:
     return len(rows) - len(kept)
 
 
-def _told(path: Path) -> dict[str, Any]:
-    """What the manifest of a list says.
-
-    Raises:
-        Damaged: it cannot be read.
-    """
-    try:
-        about: dict[str, Any] = json.loads(path.read_bytes())
-        return about | {name: dict(about[name]) for name in ("sha256", "configuration")}
-    except (ValueError, LookupError, TypeError) as error:
-        raise Damaged(f"{path} is damaged: {error!r}") from error
-
-
 def _renew(path: Path, home: Path, person: Person, note: dict[str, str]) -> None:
     """Make a manifest fit its files; one that does is left alone."""
-    about, folder = _told(path), path.parent
+    about, folder = told(path), path.parent
     files = [name for name in about["sha256"] if (folder / name).exists()]
     digests = {name: sha256(folder / name) for name in files}
     if digests.items() <= about["sha256"].items():
@@ -147,6 +142,4 @@ def _renew(path: Path, home: Path, person: Person, note: dict[str, str]) -> None
     if audience.exists():
         left, _ = person.without(read(audience))
         about["holdout"] = int((left.get_column("arm") == "holdout").sum())
-    building = path.with_name(f".{path.name}.building")
-    building.write_text(json.dumps(about, indent=2))
-    os.replace(building, path)
+    tell(path, about)

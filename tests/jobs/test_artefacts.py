@@ -1,6 +1,5 @@
 """A bit flipped in whatever is kept: noticed, named, and mended where it can be."""
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from published import flip, night_run, publish_night
 
 from index.store import DamagedIndex, VectorIndex
 from jobs import doctor, gates, models, nights, publish
+from jobs.campaigns.files import tell
 from jobs.config_sections import RetentionConfig
 from jobs.errors import GateRefused
 from jobs.manifest import MANIFEST, Damaged, seal, sha256
@@ -215,20 +215,23 @@ def test_the_doctor_finds_what_is_broken(trained: Trained, tmp_path: Path) -> No
     vectors = np.eye(3, dtype=np.float32)
     VectorIndex.build(np.arange(3, dtype=np.int32), vectors).save(index)
     shard = night.home / "cache" / "f" / "000000-aaaa"
-    shard.mkdir(parents=True)
-    (shard / "vectors.npy").write_bytes(b"abc")
-    seal(shard)
+    network = night.home / "encoders" / "f"
+    for made, name in ((shard, "vectors.npy"), (network, "model.bin")):
+        made.mkdir(parents=True)
+        (made / name).write_bytes(b"abc")
+        seal(made)
     campaign = night.home / "campaigns" / "summer"
     campaign.mkdir(parents=True)
     (campaign / "1.csv").write_text("user_id\n1\n")
     manifest = campaign / "1.json"
-    manifest.write_text(json.dumps({"sha256": {"1.csv": sha256(campaign / "1.csv")}}))
+    tell(manifest, {"sha256": {"1.csv": sha256(campaign / "1.csv")}})
     assert [finding for finding in doctor.examine(night) if finding.remedy] == []
     victims = {
         "nights": scores,
         "models": folder / "buy.json",
         "indexes": index / "ids.npy",
         "vectors": shard / "vectors.npy",
+        "encoders": network / "model.bin",
         "lists": campaign / "1.csv",
     }
     for path in victims.values():

@@ -11,6 +11,7 @@ from nights import SHOP, read, with_config
 from scipy.stats import binomtest
 from typer.testing import CliRunner
 
+from jobs.campaigns import records
 from jobs.campaigns.feedback import (
     Taken,
     messages,
@@ -121,8 +122,7 @@ def test_hashed_ids_come_back_as_the_users_they_are(tmp_path, monkeypatch) -> No
 def audience(home: Path, run_id: str, users: range, mailed: int, decile: int) -> None:
     """A list on record: of these users, the first so many mailed."""
     path = audience_path(home, "spring", run_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pl.DataFrame(
+    rows = pl.DataFrame(
         {
             "campaign": "spring",
             "run_id": run_id,
@@ -135,7 +135,8 @@ def audience(home: Path, run_id: str, users: range, mailed: int, decile: int) ->
             "probability": 0.5,
             "decile": pl.Series([decile] * len(users), dtype=pl.Int32),
         }
-    ).write_parquet(path)
+    )
+    records.write(path, rows)
 
 
 def inputs(*events: tuple[int, datetime, str], users: int = 500) -> Inputs:

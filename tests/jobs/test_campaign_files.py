@@ -108,7 +108,7 @@ def test_updated_at_moves_only_with_what_is_seen(tmp_path) -> None:
 def test_written_again_a_list_is_the_same_to_the_byte(tmp_path) -> None:
     path = written(tmp_path, selected())
     files = sorted(file for file in tmp_path.rglob("*") if file.is_file())
-    assert len(files) == 6
+    assert len(files) == 7
     before = {file: file.read_bytes() for file in files}
     path.unlink()
     written(tmp_path, selected(), at=LATER)
@@ -123,7 +123,14 @@ def test_a_damaged_list_is_compared_with_nothing_and_is_named(tmp_path) -> None:
     flip(earlier, 0.5)
     with pytest.raises(ResourceError, match=r"20250601\.parquet is missing or damaged"):
         written(tmp_path, selected(), run_id="20250602", at=LATER)
-    earlier.with_suffix(".json").unlink()  # it was not finished
+    manifest = earlier.with_suffix(".json")
+    counted = manifest.read_text()
+    manifest.write_text(counted.replace('"lines": 1', '"lines": 2', 1))
+    assert manifest.read_text() != counted
+    for sent, run_id in (((), "20250602"), (("20250601",), "20250601")):
+        with pytest.raises(ResourceError, match=r"20250601\.json is damaged"):
+            written(tmp_path, selected(), run_id=run_id, at=LATER, sent=sent)
+    manifest.unlink()  # it was not finished
     assert written(tmp_path, selected(), run_id="20250602", at=LATER).exists()
 
 

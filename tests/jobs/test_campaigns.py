@@ -1,6 +1,7 @@
 """Who is on a list, and why the others are not: by hand, and for worlds drawn at random."""
 
 import hashlib
+import json
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from campaign_nights import (
     ANYBODY,
     AS_OF,
+    RUN,
     chosen,
     items_of,
     removed,
@@ -20,6 +22,7 @@ from campaign_nights import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.campaigns.files import audience_path, list_path, read_list, write_list
 from jobs.campaigns.selection import REASONS, Selection
 
 
@@ -201,6 +204,7 @@ def test_nobody_who_must_not_be_mailed_is_on_a_list(tmp_path_factory, people, op
     lists = world.select()
     for selection in lists:
         world.check(selection, lists)
+        world.check_files(selection)
     again = world.select()
     for one, other in zip(lists, again, strict=True):
         assert one.lines.equals(other.lines)
@@ -274,6 +278,22 @@ class World:
         limit = 2 if campaign.max_per_category else campaign.items_per_user
         assert (per_user <= min(limit, campaign.items_per_user)).all()
         self.check_waterfall(selection)
+
+    def check_files(self, selection: Selection) -> None:
+        """What is exported is what was chosen, and whom it holds out is on record."""
+        write_list(selection, home=self.folder, run_id=RUN, at=AS_OF, sent=())
+        path = list_path(self.folder, selection.campaign.name, RUN)
+        chosen = selection.lines.select("user_id", "item_id").rows()
+        assert pl.read_parquet(path.with_suffix(".parquet"))["user_id", "item_id"].rows() == chosen
+        texts = read_list(path).select("user_id", "item_id").rows()
+        assert texts == [(str(user), item) for user, item in chosen]
+        arms = dict(pl.read_parquet(audience_path(self.folder, selection.campaign.name, RUN))
+                    .select("user_id", "arm").rows())  # fmt: skip
+        assert {user for user, arm in arms.items() if arm == "mailed"} == {u for u, _ in chosen}
+        told = json.loads(path.with_suffix(".json").read_text())
+        assert told["lines"] == len(chosen)
+        eligible, *others = (step["lines"] for step in told["waterfall"])
+        assert eligible == sum(others)
 
     def check_person(self, n: int, campaign: Any, earlier: list[int]) -> None:
         person = self.people[n]

@@ -140,3 +140,15 @@ def test_an_unreadable_date_is_named(tmp_path) -> None:
     done = nightrank("run", tmp_path / "small.toml", "--as-of", "tomorrow")
     assert done.returncode == 2
     assert "tomorrow" in done.stderr
+
+
+def test_what_nobody_foresaw_is_exit_code_1_with_a_traceback_in_the_log(tmp_path) -> None:
+    (tmp_path / "small.toml").write_text(SHOP)
+    (tmp_path / "home").write_text("no folder")
+    done = nightrank("run", tmp_path / "small.toml", "--home", tmp_path / "home")
+    assert done.returncode == 1
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert (said["exit_code"], said["status"]) == (1, "crashed")
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert (line["event"], line["exit_code"], line["run_id"]) == ("failed", 1, said["run_id"])
+    assert "Traceback" in line["exception"]

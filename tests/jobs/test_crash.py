@@ -12,10 +12,10 @@ from trials import RUN, World, assert_same, reader, total
 
 from jobs.ledger import STAGES
 
-KILLS = int(os.environ.get("NIGHTRANK_KILLS", "120"))
+KILLS = int(os.environ.get("NIGHTRANK_KILLS", "200"))
 # Most nights find their models. Of those that grow them, growing is the longest part, and is one
 # step: more kills there would hit nothing else.
-OF_TRAINING = 0.2
+OF_TRAINING = 0.125
 
 
 @pytest.fixture(scope="module")

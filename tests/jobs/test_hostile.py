@@ -10,8 +10,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import hostile
+import numpy as np
 import polars as pl
 import pytest
+from forks import TINY, bounded_night, done, tiny_shop
 from nights import SHOP, read, write_night
 
 from jobs import nightly
@@ -23,6 +25,7 @@ from jobs.options import parse_as_of
 MEMORY = 4_000_000_000  # what the reading process may allocate, in bytes
 PEAK = 1_500_000_000  # what it may touch, the corpus itself being in its memory
 SECONDS = 120  # of computing
+NIGHT_PEAK = 1_700  # MiB that a whole night may touch, half of them libraries
 
 Outcomes = dict[str, dict[str, Any]]
 
@@ -132,6 +135,29 @@ def test_added_columns_are_named_and_not_without_end(outcomes: Outcomes) -> None
     assert ignored["columns without a name"] == "column 1, column 6"
     assert ignored["ten thousand keys"].endswith(" and 9981 more")
     assert len(ignored["ten thousand keys"]) < 200
+
+
+def test_a_whole_night_with_one_user_of_a_million_events(tmp_path: Path) -> None:
+    """As a robot makes them: in their last month, on items at random, one every few seconds."""
+    night = write_night(tmp_path, TINY, tiny_shop())
+    path = night.root / "events.parquet"
+    events = pl.read_parquet(path)
+    robot = events.get_column("user_id").drop_nulls()[0]
+    rows = 1_000_000
+    items = pl.read_parquet(night.root / "items.parquet").get_column("item_id").drop_nulls()
+    ends = night.as_of.replace(tzinfo=None)
+    made = pl.select(
+        user_id=pl.repeat(robot, rows, dtype=events.schema["user_id"]),
+        item_id=items.gather(np.random.default_rng(0).integers(0, len(items), rows)),
+        ts=ends - pl.duration(microseconds=pl.int_range(rows) * 2_500_000 + 1),
+        behaviour=pl.lit("click"),
+    )
+    pl.concat([events, made], how="diagonal_relaxed").write_parquet(path)
+    code = done(bounded_night, night, "robot", tmp_path / "said", MEMORY, SECONDS)
+    assert code == 0, (tmp_path / "said").read_text()
+    counted = "select sum(events) from user_behaviours join users using (user_id) where user_id = "
+    assert read(night, f"{counted}'{robot}'").item() > 0.9 * rows  # an item is unknown
+    assert read(night, "select max(peak_mib) from stages").item() < NIGHT_PEAK
 
 
 @pytest.mark.parametrize(

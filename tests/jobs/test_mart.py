@@ -1,6 +1,10 @@
 """Views over nights made by hand: history, demand, freshness, and a connection that is shut."""
 
+import json
 import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import duckdb
@@ -163,6 +167,15 @@ def test_views_answer_from_a_file_attached_under_another_name(tmp_path) -> None:
         assert connection.sql("from shop.mart.runs_v1").fetchall()[0][0] == "run-1"
 
 
+# DuckDB allows the files of the open database, whatever `enable_external_access` says.
+OF_THE_FILE = [
+    "copy (select 1) to '{folder}/scores-0.duckdb.wal' (format csv)",
+    "copy (select 1) to '{folder}/scores-0.duckdb.wal.recovery' (format csv)",
+    "copy (select 1) to '{folder}/scores-0.duckdb.wal.checkpoint' (format csv)",
+    "copy (select 1) to '{folder}/scores-0.duckdb.tmp/escaped' (format csv)",
+    "copy (select 1) to '{folder}/scores-0.duckdb' (format csv)",
+    "copy (select 1) to '{folder}/scores-0.duckdb' (format csv, use_tmp_file false)",
+]
 ESCAPES = [
     "select * from read_csv('{file}')",
     "select * from read_text('{file}')",
@@ -173,10 +186,15 @@ ESCAPES = [
     "select * from glob('{folder}/*')",
     "select * from sniff_csv('{file}')",
     "copy (select 1) to '{folder}/escaped'",
-    "copy mart.predictions_v1 from '{file}'",
+    "copy predictions from '{file}'",
+    "create temp table escaped(a integer, b integer); copy escaped from '{file}'",
     "export database '{folder}/escaped'",
     "import database '{folder}/escaped'",
     "attach '{folder}/escaped'",
+    "attach '{folder}/scores-0.duckdb' as escaped",
+    "attach '{folder}/scores-0.duckdb' as escaped (read_write)",
+    "select * from read_text('{folder}/scores-0.duckdb')",
+    *OF_THE_FILE,
     "attach ':memory:' as escaped",
     "attach 'postgres://localhost/x' as escaped (type postgres)",
     "install httpfs",
@@ -223,8 +241,43 @@ def test_the_recipe_of_the_docs_reads_no_file_and_writes_nothing(tmp_path, monke
     night = names["night"]
     assert night.sql("select count(*) from mart.predictions_v1").fetchall() == [(24,)]
     for escape in ESCAPES:
-        with pytest.raises(duckdb.Error):
+        with pytest.raises(duckdb.Error) as refused:
             night.execute(escape.format(file=tmp_path / "secret.csv", folder=tmp_path))
+        assert not isinstance(refused.value, duckdb.ParserException | duckdb.BinderException), (
+            escape
+        )
     night.close()
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "scores-0.duckdb").read_bytes() == content
+
+
+AS_ANOTHER = """
+import duckdb, json, os, pwd, sys
+if os.geteuid() == 0:
+    os.setuid(pwd.getpwnam("nobody").pw_uid)
+night = duckdb.connect(sys.argv[1], read_only=True, config=json.loads(sys.argv[2]))
+print(night.sql("select count(*) from mart.predictions_v1").fetchall()[0][0])
+for query in sys.argv[3:]:
+    try:
+        print(query, night.execute(query).fetchall())
+    except duckdb.Error:
+        pass
+"""
+
+
+def test_who_cannot_write_in_the_home_writes_nothing_with_the_three_settings() -> None:
+    """As nobody, where the test runs as root, who may do anything."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        file = night_file(folder, 0)
+        (folder / "current.duckdb").symlink_to(file.name)
+        file.chmod(0o444)
+        folder.chmod(0o555)
+        before = sorted(folder.rglob("*")), file.read_bytes()
+        settings = json.dumps({"enable_external_access": "false", "lock_configuration": "true"})
+        queries = [query.format(folder=folder) for query in OF_THE_FILE]
+        words = [sys.executable, "-c", AS_ANOTHER, str(folder / "current.duckdb"), settings]
+        said = subprocess.run([*words, *queries], capture_output=True, text=True, check=True)
+        assert said.stdout == "24\n", said
+        assert (sorted(folder.rglob("*")), file.read_bytes()) == before
+        folder.chmod(0o755)

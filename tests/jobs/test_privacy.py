@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from forks import TINY, tiny_shop
+from forks import TINY, command, done, tiny_shop
 from shops import Shop
 
 CONTACTS = '[sources]\nconsent = "consent.csv"\nsuppression = "suppression.csv"'
@@ -74,6 +74,7 @@ def test_no_log_tells_of_a_person(shop: Shop) -> None:
     assert "\x1b[" in said["on a terminal"][2]  # in colour
     assert "Could not convert" in said["a bad cast"][2]
     assert "bad rows" in said["a broken list"][2]
+    said_by_hand(shop)
     text = "\n".join(p.read_text() for p in shop.folder.glob("*.std*"))
     assert len(text) > 10_000
     assert re.findall(r"customer\d+|\S*@mail\.example", text) == []
@@ -81,3 +82,34 @@ def test_no_log_tells_of_a_person(shop: Shop) -> None:
     for column in ("title", "text"):
         sentences = reviews.get_column(column).drop_nulls().str.split(". ").explode()
         assert [s for s in sentences.unique() if len(s) > 8 and s in text] == []
+
+
+def said_by_hand(shop: Shop) -> None:
+    """Let the other commands say what they do; of feedback, some and then all rows are bad."""
+    listed = max((shop.home / "campaigns" / "summer").glob("*.parquet"))
+    mailed = pl.read_parquet(listed).get_column("user_id")[0]
+    bad = [
+        f"m2,summer,{listed.stem},customer99999,sent,{TODAY}",
+        f"m3,summer,none,{mailed},sent,{TODAY}",
+        f'"m4,summer,{listed.stem},{mailed},sent,{TODAY}',
+        f"c1@mail.example,{mailed},{mailed},{mailed},{mailed},{mailed},{mailed}",
+    ]
+    good = f"m1,summer,{listed.stem},{mailed},sent,{TODAY}"
+    head = "message_id,campaign,run_id,user_id,event,ts"
+    for name, rows in (("some", [good, *bad]), ("all", bad)):
+        (shop.root / f"{name}.csv").write_text("\n".join([head, *rows, ""]))
+    root = ("--root", str(shop.root))
+    commands = {
+        ("feedback", str(shop.root / "some.csv")): 0,
+        ("feedback", str(shop.root / "all.csv")): 3,
+        ("export", *root): 3,  # the list of those who said no is broken
+        ("doctor", *root): 0,
+        ("status",): 0,
+        ("report",): 0,
+        ("gc",): 0,
+        ("erase", mailed, *root): 0,
+        ("rollback",): 0,
+    }
+    for number, (words, code) in enumerate(commands.items()):
+        line = [words[0], str(shop.config), *words[1:], "--home", str(shop.home)]
+        assert done(command, line, shop.folder / f"by-hand-{number}") == code, words

@@ -1,6 +1,7 @@
 """Publishing, going back, and what is left of it when it fails."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from nights import SHOP
 from published import EMPTY, flip, night_run, publish_night, rows
 
-from jobs import nights, publish
+from jobs import doctor, nights, publish
 from jobs.config_sections import MartConfig
 from jobs.errors import GateRefused, InputMissing, exit_code, is_disk_full
 from jobs.manifest import Damaged, read, sha256
@@ -153,6 +154,57 @@ def test_a_run_sweeps_what_killed_ones_left_and_nothing_else(tmp_path: Path) -> 
     nights.sweep(tmp_path)
     assert [name for name in litter if (tmp_path / name).exists()] == []
     assert [name for name in good if not (tmp_path / name).exists()] == []
+    assert run_shown(tmp_path) == night_run(1).run_id
+
+
+def test_a_log_that_a_tool_left_beside_a_night_is_named_and_goes(tmp_path: Path) -> None:
+    """One of another database keeps readers from opening the file."""
+    scores = publish_night(tmp_path, 1)
+    with duckdb.connect(str(tmp_path / "other.duckdb")) as other:
+        other.execute("create table t as select 1; insert into t values (2)")
+        shutil.copy(tmp_path / "other.duckdb.wal", f"{scores}.wal")
+    with pytest.raises(duckdb.Error, match="WAL"):
+        run_shown(tmp_path)
+    assert f"{scores}.wal may keep readers" in str(nights.problem(scores))
+    assert "docs/bi.md" in str(doctor.current(tmp_path).remedy)
+    nights.sweep(tmp_path)
+    assert nights.problem(scores) is None
+    assert doctor.current(tmp_path).remedy is None
+    assert run_shown(tmp_path) == night_run(1).run_id
+
+
+def test_a_file_that_was_not_closed_cleanly_is_not_finished(tmp_path: Path) -> None:
+    building = tmp_path / ".build-a.duckdb"
+    with duckdb.connect(str(building)) as connection:
+        connection.execute("create table t as select 1")
+        connection.execute("set checkpoint_threshold = '1TB'")
+        connection.execute("insert into t values (2)")
+        shutil.copy(f"{building}.wal", tmp_path / "wal")
+    shutil.move(tmp_path / "wal", f"{building}.wal")
+    with pytest.raises(OSError, match="was not closed cleanly"):
+        publish.settle(building)
+    publish.discard(building)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_going_back_loads_nothing_heavy(tmp_path: Path) -> None:
+    """What takes seconds to import is not needed: going back is a matter of one."""
+    for number in (1, 2):
+        publish_night(tmp_path, number)
+    (tmp_path / "small.toml").write_text(SHOP)
+    words = ["nightrank", "rollback", str(tmp_path / "small.toml"), "--home", str(tmp_path)]
+    script = (
+        f"import sys\nfrom jobs import cli\nsys.argv = {words!r}\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: print(end.code, sorted(sys.modules))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.splitlines()
+    assert said[0].startswith(f"current is {night_run(1).run_id}")
+    assert said[1].startswith("0 ")
+    for module in ("jobs.nightly", "polars", "numpy", "torch", "duckdb", "lightgbm", "faiss"):
+        assert f"'{module}'" not in said[1]
     assert run_shown(tmp_path) == night_run(1).run_id
 
 

@@ -145,6 +145,13 @@ def try_night(night: Night, run_id: str, said: Path) -> None:
         sys.exit(exit_code(error))
 
 
+def bounded_night(night: Night, run_id: str, said: Path, memory: int, seconds: int) -> None:
+    """As `try_night`, with so many bytes that may be allocated and seconds of computing."""
+    for limit, bound in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_CPU, seconds)):
+        resource.setrlimit(limit, (bound, bound))
+    try_night(night, run_id, said)
+
+
 def command(
     words: list[str],
     out: Path,

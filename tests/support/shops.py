@@ -27,7 +27,7 @@ class Shop:
         """
         out = self.folder / f"{len(self.logs)}-{name}"
         where = ["--home", str(self.home)]
-        if name in ("run", "score"):
+        if name in ("run", "score", "train"):
             where += ["--as-of", "2025-06-01", "--root", str(self.root)]
         line = [name, str(self.config), *words, *where]
         code = done(partial(command, **options), line, out)

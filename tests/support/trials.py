@@ -1,5 +1,6 @@
 """A night that nothing disturbed, homes to do it again in, and what must then be the same."""
 
+import os
 import shutil
 import threading
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +21,7 @@ from jobs.publish import CURRENT, manifest_of, open_scores
 
 RUN = "today"
 YESTERDAY = "yesterday"
+SECONDS_BETWEEN_ANSWERS = 0.15
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,23 @@ def total(path: Path) -> int:
 
 @contextmanager
 def reader(home: Path, known: dict[str, int]) -> Iterator[None]:
-    """Ask the current night again and again in the body, and fail if an answer is none of two."""
+    """Ask the current night again and again in the body, and fail if an answer is none of two.
+
+    Opening a file takes tens of milliseconds of a processor, which the night wants too. So the
+    link is looked at every few milliseconds, and asked through when it or its file has changed,
+    and now and then besides.
+    """
     answers: list[object] = []
     over = threading.Event()
 
     def poll() -> None:
-        while not over.wait(0.03):
+        last, asked = None, 0.0
+        while not over.wait(0.005):
             try:
+                found = looked_at(home / CURRENT)
+                if found == last and time.monotonic() - asked < SECONDS_BETWEEN_ANSWERS:
+                    continue
+                last, asked = found, time.monotonic()
                 with open_scores(home / CURRENT) as connection:
                     answers.extend(
                         connection.sql(
@@ -90,6 +103,12 @@ def reader(home: Path, known: dict[str, int]) -> Iterator[None]:
     assert answers
 
 
+def looked_at(link: Path) -> tuple[str, int, int, int]:
+    """Where a link leads, and what tells whether the file there is another or was written."""
+    file = os.stat(link)
+    return os.readlink(link), file.st_ino, file.st_size, file.st_mtime_ns
+
+
 def rows(home: Path, run_id: str) -> int:
     with open_scores(home / f"scores-{run_id}.duckdb") as connection:
         return connection.sql("select predictions from runs").fetchall()[0][0]
@@ -107,6 +126,9 @@ def published(home: Path) -> dict[str, pl.DataFrame]:
     return frames
 
 
+_wanted = cache(published)  # of a night that nothing changes any more
+
+
 def lists(home: Path) -> dict[str, bytes]:
     found = {path.name: path.read_bytes() for path in home.glob(f"campaigns/*/{RUN}.*")}
     assert len(found) == 3  # CSV, Parquet and their manifest
@@ -115,7 +137,7 @@ def lists(home: Path) -> dict[str, bytes]:
 
 def assert_same(night: Night, undisturbed: Night) -> None:
     assert lists(night.home) == lists(undisturbed.home)
-    found, wanted = published(night.home), published(undisturbed.home)
+    found, wanted = published(night.home), _wanted(undisturbed.home)
     assert found.keys() == wanted.keys()
     for name, frame in wanted.items():
         assert_frame_equal(found[name], frame, check_exact=True)
