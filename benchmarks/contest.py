@@ -24,6 +24,7 @@ Folder = Annotated[Path, typer.Argument(help="Holds items.parquet and interactio
 Home = Annotated[Path | None, typer.Option(help="Where vectors are kept.")]
 Refit = Annotated[bool, typer.Option(help="Also grow on the window that is stopped on.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds.")]
+Ours = Annotated[bool, typer.Option(help="nightrank itself; without, its ablations or the peers.")]
 Ablations = Annotated[bool, typer.Option(help="Also without text, and text only.")]
 Against = Annotated[bool, typer.Option(help="Also the peers.")]
 
@@ -63,10 +64,11 @@ def ablation_rows(cuts: Sequence[Cut], seeds: int) -> Iterator[Row]:
 
 
 def compare(
-    cuts: Sequence[Cut], *, seeds: int, refit: bool, ablations: bool, against: bool
+    cuts: Sequence[Cut], *, seeds: int, refit: bool, ours: bool, ablations: bool, against: bool
 ) -> Iterator[Row]:
     """A row for each system and seed: system, seed, HR@10 and NDCG@10 on the last cut."""
-    yield from own_rows(cuts, seeds, refit=refit)
+    if ours:
+        yield from own_rows(cuts, seeds, refit=refit)
     if ablations:
         yield from ablation_rows(cuts, seeds)
     if against:

@@ -17,6 +17,7 @@ from benchmarks.contest import (
     Contest,
     Folder,
     Home,
+    Ours,
     Refit,
     Row,
     Seeds,
@@ -37,6 +38,7 @@ def main(
     home: Home = None,
     refit: Refit = False,
     seeds: Seeds = 3,
+    ours: Ours = True,
     ablations: Ablations = True,
     against: Against = True,
     shuffle_days: Annotated[bool, typer.Option(help="Also with days in any order.")] = False,
@@ -46,7 +48,7 @@ def main(
     sequences, config = read_sequences(folder), load_config(SETTINGS)
     material = place_material(sequences, config, home)
     cuts = [cut_before(material, last) for last in PLACES]
-    rows = compare(cuts, seeds=seeds, refit=refit, ablations=ablations, against=against)
+    rows = compare(cuts, seeds=seeds, refit=refit, ours=ours, ablations=ablations, against=against)
     if shuffle_days:
         mixed = place_material(shuffled_days(sequences, seed=0), config, home)
         rows = chain(rows, shuffled_rows([cut_before(mixed, last) for last in PLACES], seeds))

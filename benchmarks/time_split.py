@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import typer
 
-from benchmarks.contest import Ablations, Against, Folder, Home, Refit, Seeds, compare, show
+from benchmarks.contest import Ablations, Against, Folder, Home, Ours, Refit, Seeds, compare, show
 from benchmarks.sequences import Sequences, read_sequences, with_times
 from benchmarks.windows import DAY, END, SETTINGS, Cut, place_material
 from jobs.config import Config, load_config
@@ -26,6 +26,7 @@ def main(
     home: Home = None,
     refit: Refit = False,
     seeds: Seeds = 3,
+    ours: Ours = True,
     ablations: Ablations = True,
     against: Against = True,
 ) -> None:
@@ -33,7 +34,7 @@ def main(
     home = home or Path("nightrank-home/benchmarks") / f"{folder.name}-time"
     sequences, config = with_times(read_sequences(folder)), load_config(SETTINGS)
     cuts = [cut_between(sequences, *times, config, home) for times in pairwise(_times(sequences))]
-    show(compare(cuts, seeds=seeds, refit=refit, ablations=ablations, against=against))
+    show(compare(cuts, seeds=seeds, refit=refit, ours=ours, ablations=ablations, against=against))
 
 
 def cut_between(
