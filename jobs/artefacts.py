@@ -7,6 +7,7 @@ it is computed again. Pages of a file are in memory once, however many processes
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,7 @@ _PARTS: dict[str, Callable[[State], object]] = {
     "features": lambda state: state.features,
     "known": lambda state: state.features.known,
     "shown": lambda state: state.features.known.shown,
-    "evidence": lambda state: state.evidence,
+    "evidence": lambda state: state.evidence if _explained(state) else None,
 }
 # What others are made from and no shard reads.
 _PASSING = {
@@ -54,7 +55,7 @@ def compute(state: State) -> None:
     """Let a state hold all that a shard of users reads: what one user asks for, all do."""
     state.bytes_per_pair  # noqa: B018  proposes to a user and describes that
     state.features.of_users(state.users[:1])
-    if state.material.config.scoring.reasons_per_user:
+    if _explained(state):
         for name in _cached(state.evidence):
             getattr(state.evidence, name)
 
@@ -79,14 +80,12 @@ def save(state: State, folder: Path, *, indexes: Mapping[str, Path]) -> list[Pat
     contents: dict[str, dict[str, Any]] = {}
     for part, of in _PARTS.items():
         contents[part] = {}
-        held = vars(of(state)) if of(state) is not None else {}
-        for name in _cached(of(state)):
-            if name in held and name not in _PASSING:
+        holder = of(state)
+        for name in _cached(holder):
+            if name in vars(holder) and name not in _PASSING:
                 writer.begin(f"{part}.{name.strip('_')}")
-                try:
-                    contents[part][name] = writer.node(held[name])
-                except _OtherKindError:
-                    continue
+                with suppress(_OtherKindError):
+                    contents[part][name] = writer.node(vars(holder)[name])
     (folder / CONTENTS).write_text(json.dumps(contents, indent=1))
     return [path for path in folder.rglob("*") if path.is_file()]
 
@@ -105,6 +104,10 @@ def opened(state: State, folder: Path) -> State:
 def mapped(path: Path) -> Any:
     """The array of an .npy file. What is written to it goes to a copy of the process's own."""
     return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+
+
+def _explained(state: State) -> bool:
+    return state.material.config.scoring.reasons_per_user > 0
 
 
 def _cached(part: object) -> list[str]:
