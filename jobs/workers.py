@@ -130,10 +130,11 @@ def _died(process: SpawnProcess) -> ResourceError:
     process.join()
     code = process.exitcode or 0
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    why = ", most often for want of memory" if code == -signal.SIGKILL else ""
     return ResourceError(
-        f"process {process.pid}, which scored users, {how}; by SIGKILL that is most often for want "
-        "of memory. Nothing done is lost: `nightrank resume CONFIG` goes on from here, with less "
-        "memory where scoring.processes is lower"
+        f"process {process.pid}, one of those that score, {how}{why}. Nothing done is lost: "
+        "`nightrank resume CONFIG` goes on from here, and takes less memory where "
+        "scoring.processes is lower"
     )
 
 
