@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Self
@@ -22,6 +23,7 @@ from jobs.errors import ResourceError
 
 # What libraries ask for the number of their threads when they are loaded.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+GRACEFUL = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 
 Task = tuple[Any, ...]
@@ -107,7 +109,7 @@ class Workers:
         process = _spawn.Process(
             target=_work, args=(theirs, self._opening, os.getpid(), bound), daemon=True
         )
-        with _told(self._threads):
+        with _told(self._threads), _unsignalled():
             process.start()
         theirs.close()
         at_work.add(process.pid)
@@ -124,6 +126,20 @@ def _told(threads: int) -> Iterator[None]:
     finally:
         for name in unset:
             del os.environ[name]
+
+
+@contextmanager
+def _unsignalled() -> Iterator[None]:
+    """Let processes that are started in the body inherit that signals wait, until they say more.
+
+    A terminal and systemd signal all processes, but it is the parent that ends gracefully.
+    """
+    resource_tracker.ensure_running()  # as it lets them through when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, GRACEFUL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _died(process: SpawnProcess) -> ResourceError:
@@ -144,21 +160,20 @@ def _work(
     parent: int,
     context: dict[str, Any],
 ) -> None:
-    # A terminal and systemd signal all processes: it is the parent that ends gracefully.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in GRACEFUL:
         signal.signal(number, signal.SIG_IGN)
     _end_with(parent)
     configure_logging()
     structlog.contextvars.bind_contextvars(**context)
-    answer: Any = None
+    function: Callable[..., Any] | None = None
     while True:
         try:
             task = pipe.recv()
         except EOFError:
             return
         try:
-            answer = answer or opening()
-            said = (False, answer(*task))
+            function = function or opening()
+            said: tuple[bool, Any] = (False, function(*task))
         except Exception as error:
             error.add_note(traceback.format_exc())  # its own is lost on the way
             said = (True, error)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -217,6 +218,16 @@ def test_workers_answer_in_any_order_and_raise_what_was_raised() -> None:
             workers.answer()
         assert not workers.any_busy
     assert not at_work
+
+
+def test_workers_leave_signals_to_their_parent_even_while_they_start() -> None:
+    with Workers(partial(eval, "lambda n: n + 1"), number=2, threads=1) as workers:
+        for n in (1, 2):
+            workers.ask(n)
+        for pid in at_work:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                os.kill(pid or 0, number)
+        assert sorted(workers.answer() for _ in range(2)) == [((1,), 2), ((2,), 3)]
 
 
 def test_a_worker_that_ends_is_named() -> None:
