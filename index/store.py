@@ -153,12 +153,24 @@ class VectorIndex:
             DamagedIndex: a file is missing or differs from its checksum.
         """
         _check(folder)
+        return cls._read(folder)
+
+    @classmethod
+    def mapped(cls, folder: Path) -> "VectorIndex":
+        """As `load`, with the vectors left on disk: processes that read them share the memory.
+
+        Files are not compared with their checksums, which would read all of them.
+        """
+        return cls._read(folder, import_faiss().IO_FLAG_MMAP_IFC)
+
+    @classmethod
+    def _read(cls, folder: Path, *how: int) -> "VectorIndex":
         read = import_faiss().read_index
         told = json.loads((folder / "choice.json").read_text())
         choice = Choice(**{**told, "refused": tuple(told["refused"])})
         return cls(
             ids=np.load(folder / "ids.npy", allow_pickle=False),
-            flat=read(str(folder / "vectors.faiss")),
+            flat=read(str(folder / "vectors.faiss"), *how),
             proposing=None if choice.kind == "exact" else read(str(folder / "proposing.faiss")),
             choice=choice,
         )

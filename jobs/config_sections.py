@@ -157,7 +157,10 @@ class ScoringConfig(Section):
     memory: Memory = key(
         "4GiB", "Fewer of them, where their candidates would need more memory than this."
     )
-    threads: Count = key(0, "Threads to use; 0: all cores.")
+    processes: Positive = key(
+        1, "Processes that score; each takes `memory` beside what they share."
+    )
+    threads: Count = key(0, "Threads to use, all processes together; 0: all cores.")
     reasons_per_user: Count = key(5, "So many first places of a list get reasons; 0: none.")
 
     @property

@@ -9,7 +9,7 @@ import polars as pl
 
 from jobs.errors import ResourceError
 from jobs.ingest import Inputs
-from jobs.ledger import START, Ledger, write_parquet
+from jobs.ledger import PASSING, START, Ledger, write_parquet
 
 FOLDER = "inputs"
 ABOUT = ("quarantine", "report")  # what tells of rows, and of later ones too
@@ -33,6 +33,11 @@ def thaw(ledger: Ledger) -> Inputs:
             f"{', '.join(map(str, damaged))}: missing or changed since {ledger.run_id} read the "
             "sources: start a new run"
         )
+    return read(ledger)
+
+
+def read(ledger: Ledger) -> Inputs:
+    """As `thaw`, where the files have been compared before."""
     folder = ledger.folder / FOLDER
     frames = {name: pl.read_parquet(folder / f"{name}.parquet") for name in FRAMES}
     return Inputs(as_of=datetime.fromisoformat(ledger[START]["as_of"]), **frames)
@@ -45,5 +50,6 @@ def digests(ledger: Ledger) -> list[str]:
 
 
 def remove(ledger: Ledger) -> None:
-    """Delete the rows of a run that needs them no more."""
-    shutil.rmtree(ledger.folder / FOLDER, ignore_errors=True)
+    """Delete the rows of a run that needs them no more, and what was computed of them."""
+    for name in PASSING:
+        shutil.rmtree(ledger.folder / name, ignore_errors=True)

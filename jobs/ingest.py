@@ -75,6 +75,8 @@ class Inputs:
 
         Positions stay: items and users keep their rows, to be masked by created_at and known_since.
         """
+        if as_of == self.as_of:
+            return self
         is_before = pl.col("ts") < as_of
         return replace(
             self,

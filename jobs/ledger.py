@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 # The stages of a night in their order, and the folders that each writes below that of its run.
 STAGES = {
     "ingest": ("inputs",),
-    "embed": (),
+    "embed": ("vectors",),
     "train": (),
-    "index": ("index",),
+    "index": ("index", "state"),
     "score": ("shards", "reasons", "health", "users"),
     "gates": (),
     "publish": (),
 }
+# Of these, no run has need that is published.
+PASSING = ("inputs", "vectors", "state")
 LEDGER = "ledger.jsonl"
 START = "start"
 _SEAL = "seal"
@@ -158,8 +160,13 @@ def new_run_id(as_of: datetime, started_at: datetime) -> str:
 
 
 def settings_digest(config: Config) -> str:
-    """What decides, beside the rows, what a run writes; not the passwords of its sources."""
-    decisive = config.model_dump(mode="json", exclude={"sources": {"attach"}})
+    """What decides, beside the rows, what a run writes; not the passwords of its sources.
+
+    Nor how many processes score: a run that memory did not suffice for goes on with fewer.
+    """
+    decisive = config.model_dump(
+        mode="json", exclude={"sources": {"attach"}, "scoring": {"processes"}}
+    )
     text = json.dumps(decisive, sort_keys=True) + version("nightrank")
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

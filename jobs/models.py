@@ -63,19 +63,25 @@ def load(folder: Path) -> Trained:
     Raises:
         Damaged: a file is missing or differs from its checksum, or LightGBM cannot load trees.
     """
-    described = verify(folder / MANIFEST)
+    verify(folder / MANIFEST)
+    trained = load_again(folder)
+    if problem := try_loading(_texts(trained)):
+        raise Damaged(f"{folder}: LightGBM cannot load its trees: {problem}")
+    return trained
+
+
+def load_again(folder: Path) -> Trained:
+    """As `load`, where that has found the files whole."""
+    described = read(folder / MANIFEST)
     with np.load(folder / "projection.npz", allow_pickle=False) as arrays:
         projection = Projection(arrays["mean"], arrays["components"])
-    trained = Trained(
+    return Trained(
         as_of=datetime.fromisoformat(described["as_of"]),
         models=tuple(Model.load(folder, behaviour) for behaviour in described["behaviours"]),
         propensities=tuple(Propensity.load(folder, b) for b in described["behaviours"]),
         projection=projection,
         **{table: pl.read_parquet(folder / f"{table}.parquet") for table in TABLES},
     )
-    if problem := try_loading(_texts(trained)):
-        raise Damaged(f"{folder}: LightGBM cannot load its trees: {problem}")
-    return trained
 
 
 def _texts(trained: Trained) -> tuple[str, ...]:

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
-from jobs import frozen, gates, manifest, models, morning, nights, publish
+from jobs import artefacts, frozen, gates, manifest, models, morning, nights, publish, vectors
 from jobs.campaigns.feedback import messages
 from jobs.campaigns.lift import campaign_lift
 from jobs.campaigns.lists import Lists, Written
@@ -21,7 +22,7 @@ from jobs.errors import ConfigError, GateRefused, InputMissing, NothingToDo, Res
 from jobs.ingest import Inputs, read_inputs
 from jobs.ledger import START, Ledger, current_run, new_run_id, settings_digest
 from jobs.report import PAGE, write_report
-from jobs.shards import SEARCHED, propensities, save_indexes, write_shards
+from jobs.shards import SEARCHED, propensities, save_state, write_shards
 from jobs.signals import stop_if_asked
 from jobs.stages import Stages
 from jobs.state import Material, State
@@ -202,7 +203,10 @@ def prepare(night: Night, inputs: Inputs | None = None, ledger: Ledger | None = 
                 f"{night.config.encoder.model} is not the encoder that {ledger.run_id} began "
                 "with: start a new run"
             )
-        ledger.note("embed", made_for=made_for, measured=night.stages.rows["embed"])
+        if not ledger.holds("embed"):
+            files = vectors.keep(material, ledger.folder)
+            ledger.note("embed", *files, made_for=made_for, measured=night.stages.rows["embed"])
+        material = vectors.kept(night.config, inputs, ledger.folder)
     return Prepared(material, counts, made_for)
 
 
@@ -285,10 +289,11 @@ def score(
     """
     run = publish.Run(ledger.run_id, night.as_of, night.started_at, trained.version)
     folder = ledger.folder
-    state = State(prepared.material, night.as_of, trained.projection, now=True)
+    tonight = partial(State, prepared.material, night.as_of, trained.projection, now=True)
     if not ledger.holds("index"):
         with _stage(night, ledger, "index") as files:
-            files += save_indexes(state, folder / "index")
+            files += save_state(tonight(), folder)
+    state = artefacts.opened(tonight(), folder / artefacts.FOLDER)
     with _stage(night, ledger, "score"):
         rows, features = write_shards(state, trained, ledger)
         of_users = propensities(state, trained, ledger)

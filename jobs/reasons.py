@@ -12,7 +12,7 @@ from embed import clean_text
 from index.rows import pair_keys
 from jobs.state import State
 from rank import evidence, reasons
-from rank.evidence import SHOWN_DAYS, Evidence
+from rank.evidence import SHOWN_DAYS
 from rank.metrics import positions
 from rank.model import Model
 from rank.reasons import family_contributions
@@ -117,7 +117,7 @@ class Reasons:
         users = speaks.get_column("user").unique().sort()
         profiles = self.state.snapshot.profiles(users.to_numpy())
         whose = np.searchsorted(users, speaks.get_column("user"))
-        found = self.evidence(family, speaks, profiles[whose])
+        found = self.state.evidence(family, speaks, profiles[whose])
         found = found.rename(lambda name: name if name == "found" else f"of_{name}")
         frames = [pl.concat([speaks, found], how="horizontal"), against]
         return pl.concat(frames, how="diagonal").select(*_SCHEMA)
@@ -125,11 +125,6 @@ class Reasons:
     def _keys(self, pairs: pl.DataFrame) -> NDArray[np.int64]:
         users, items = (pairs.get_column(name).to_numpy() for name in ("user", "item"))
         return pair_keys(users, items, len(self.state.inputs.items))
-
-    @cached_property
-    def evidence(self) -> Evidence:
-        """What can be shown at the night's `as_of`."""
-        return evidence_at(self.state)
 
     @cached_property
     def _titles(self) -> pl.Series:
@@ -186,9 +181,3 @@ class Reasons:
             attribute=attribute,
             value=value,
         )
-
-
-def evidence_at(state: State) -> Evidence:
-    """What can be shown for pairs at the `as_of` of a state."""
-    snapshot = state.snapshot
-    return Evidence(state.features.known, snapshot.last_items, snapshot.cooccurrence)

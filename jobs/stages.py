@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 import polars as pl
 import psutil
 
-SAMPLE_SECONDS = 0.05
+from jobs.workers import at_work
+
+# Looking at the memory that several processes share takes the kernel longer.
+SAMPLE_SECONDS, SAMPLE_SECONDS_OF_SEVERAL = 0.05, 0.5
 
 
 @dataclass
@@ -23,7 +26,10 @@ class Stages:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Measure the body: seconds, and the peak of the process's resident memory in MiB."""
+        """Measure the body: seconds, and the peak of resident memory in MiB.
+
+        Of several processes, the memory that they share counts once.
+        """
         done, peak = threading.Event(), [0]
         sampler = threading.Thread(target=_sample, args=(done, peak), daemon=True)
         started = time.perf_counter()
@@ -46,6 +52,17 @@ class Stages:
 def _sample(done: threading.Event, peak: list[int]) -> None:
     process = psutil.Process()
     while True:
-        peak[0] = max(peak[0], process.memory_info().rss)
-        if done.wait(SAMPLE_SECONDS):
+        others = [*at_work]
+        taken = sum(map(_share, (process.pid, *others))) if others else process.memory_info().rss
+        peak[0] = max(peak[0], taken)
+        if done.wait(SAMPLE_SECONDS_OF_SEVERAL if others else SAMPLE_SECONDS):
             return
+
+
+def _share(pid: int | None) -> int:
+    """Bytes of a process, a page of several counting in parts; 0 where it has ended."""
+    try:
+        taken = psutil.Process(pid).memory_full_info()
+    except psutil.Error:
+        return 0
+    return int(getattr(taken, "pss", taken.rss))

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -22,15 +21,13 @@ from jobs.config import Config
 from jobs.console import log
 from jobs.ingest import Inputs
 from jobs.signals import stop_if_asked
+from rank.evidence import Evidence
 from rank.features import Features
 from rank.impressions import Shown
 from rank.known import Known, days_before
 from rank.labels import happened, sampled, within
 from rank.projection import Projection
 from rank.sentiment import NEUTRAL, sentiments
-
-if TYPE_CHECKING:
-    from embed.towers import Towers
 
 # Of a busier user, so many of the latest steps are learnt from.
 NEWEST_STEPS = 100
@@ -160,7 +157,12 @@ class State:
 
     @cached_property
     def reviews(self) -> pl.DataFrame:
-        """The reviews before `as_of`, with `sentiment`: learnt from their own ratings alone."""
+        """The reviews before `as_of`, with their `sentiment`."""
+        return self.inputs.reviews.with_columns(sentiment=pl.Series(self._sentiment))
+
+    @cached_property
+    def _sentiment(self) -> NDArray[np.float64]:
+        """(n_reviews,) learnt from the reviews' own ratings alone."""
         reviews, options = self.inputs.reviews, self.material.config.reviews
         vectors = self.material.review_vectors[: len(reviews)]
         ratings = reviews.get_column("rating").cast(pl.Float64).fill_null(np.nan).to_numpy()
@@ -174,7 +176,7 @@ class State:
                 before=f"{self.as_of:%Y-%m-%d}",
                 reviews=int(unread.sum()),
             )
-        return reviews.with_columns(sentiment=pl.Series(found))
+        return found
 
     @cached_property
     def users(self) -> Users:
@@ -183,12 +185,17 @@ class State:
 
     def shards(self) -> Iterator[Users]:
         """The eligible users in shards that memory holds; between two, a run can be stopped."""
-        options = self.material.config.scoring
-        per_user = self.material.config.candidates.per_user * self.bytes_per_pair
-        size = max(min(options.users_per_shard, options.memory_bytes // per_user), 1)
+        size = self.users_per_shard
         for start in range(0, len(self.users), size):
             stop_if_asked()
             yield self.users[start : start + size]
+
+    @property
+    def users_per_shard(self) -> int:
+        """So many that what is computed for all shards at work fits `scoring.memory`."""
+        options = self.material.config.scoring
+        per_user = self.material.config.candidates.per_user * self.bytes_per_pair
+        return max(min(options.users_per_shard, options.memory_bytes // per_user), 1)
 
     @cached_property
     def bytes_per_pair(self) -> int:
@@ -243,8 +250,8 @@ class State:
                 ease_items=config.candidates.ease_items,
                 new_item_days=config.candidates.new_item_days,
             ),
-            asks=self._towers.asks if config.candidates.two_tower else None,
-            answers=self._towers.answers if config.candidates.two_tower else None,
+            asks=self._towers[0] if config.candidates.two_tower else None,
+            answers=self._towers[1] if config.candidates.two_tower else None,
             corpus=self.corpus,
             indexing=Indexing(
                 exact_up_to=config.index.exact_up_to,
@@ -260,8 +267,8 @@ class State:
         return items.select(name for name in names if items.schema[name] == pl.String)
 
     @cached_property
-    def _towers(self) -> "Towers":
-        """Fitted on the latest steps of everybody's history."""
+    def _towers(self) -> tuple[Vectors, Vectors]:
+        """What asks and what answers, fitted on the latest steps of everybody's history."""
         from embed.towers import fit_towers
 
         rows = self.inputs.events if self.corpus is None else self.corpus
@@ -273,7 +280,8 @@ class State:
         )
         texts = whitened(self.material.item_vectors, self.material.items_before(self.as_of))
         seed = self.material.config.training.seed
-        return fit_towers(texts, histories, following, seed=seed)
+        towers = fit_towers(texts, histories, following, seed=seed)
+        return towers.asks, towers.answers
 
     @cached_property
     def features(self) -> Features:
@@ -302,6 +310,12 @@ class State:
             shown=self._shown(),
         )
         return Features(known, without=self.without, of_items=self._of_items(known))
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What can be shown for reasons."""
+        snapshot = self.snapshot
+        return Evidence(self.features.known, snapshot.last_items, snapshot.cooccurrence)
 
     def _shown(self) -> Shown | None:
         if self.material.config.events.impressions is None:

@@ -5,6 +5,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from embed import (
@@ -16,12 +17,14 @@ from embed import (
     load_encoder,
     review_texts,
 )
+from jobs.artefacts import mapped
 from jobs.config import Config
 from jobs.console import progress
 from jobs.ingest import Inputs
 from jobs.ledger import Ledger
 from jobs.state import Material
 
+FOLDER = "vectors"
 COUNTS = ("texts", "encoded", "cached", "empty")
 
 
@@ -97,6 +100,20 @@ def embed(
             )
     schema = {"source": pl.String} | dict.fromkeys(COUNTS, pl.Int64)
     return Material(config, inputs, *vectors), pl.DataFrame(counts, schema, orient="row")
+
+
+def keep(material: Material, folder: Path) -> list[Path]:
+    """Write the vectors of a run into its folder."""
+    (folder / FOLDER).mkdir(exist_ok=True)
+    for name, vectors in (("items", material.item_vectors), ("reviews", material.review_vectors)):
+        np.save(folder / FOLDER / f"{name}.npy", vectors, allow_pickle=False)
+    return sorted((folder / FOLDER).iterdir())
+
+
+def kept(config: Config, inputs: Inputs, folder: Path) -> Material:
+    """The inputs with the vectors that `keep` wrote, mapped: processes share their memory."""
+    paths = (folder / FOLDER / f"{name}.npy" for name in ("items", "reviews"))
+    return Material(config, inputs, *map(mapped, paths))
 
 
 def count_texts(texts: Sequence[str], cache: VectorCache) -> list[int]:

@@ -180,15 +180,16 @@ class Features:
             for values in part.values():
                 matrix[filled] = values
                 filled += 1
-        for tables, rows in ((self._user_rows, _users(pairs)), (self._item_rows, _items(pairs))):
-            tables.take(rows, axis=1, out=matrix[filled : filled + len(tables)], mode="clip")
-            filled += len(tables)
+        for alone, rows in ((self._of_users, _users(pairs)), (self._of_items, _items(pairs))):
+            end = filled + len(alone.values)
+            alone.values.take(rows, axis=1, out=matrix[filled:end], mode="clip")
+            filled = end
         return _frame(names, matrix)
 
     def groups(self, pairs: pl.DataFrame, profiles: Values) -> dict[str, str]:
         """The group of each feature; arguments as of a call, of which any pairs will do."""
-        parts = [*self._parts(pairs, profiles), *self._of_users.items(), *self._of_items.items()]
-        return {name: group for group, part in parts for name in part}
+        of_pairs = {n: group for group, part in self._parts(pairs, profiles) for n in part}
+        return of_pairs | self._of_users.groups | self._of_items.groups
 
     def _parts(self, pairs: pl.DataFrame, profiles: Values) -> Iterator[tuple[str, Columns]]:
         for name, group in PAIR_GROUPS.items():
@@ -197,37 +198,40 @@ class Features:
 
     def of_users(self, users: Rows) -> pl.DataFrame:
         """Float32 columns aligned to `users`: what is known of them whatever the item."""
-        return _frame([*_columns(self._of_users)], self._user_rows.take(users, axis=1))
+        return _frame([*self._of_users.groups], self._of_users.values.take(users, axis=1))
 
     @cached_property
-    def _of_users(self) -> dict[str, Columns]:
-        return self._tables(USER_TABLES, self.known)
+    def _of_users(self) -> "Alone":
+        return self._alone(USER_TABLES, self.known, "user")
 
     @cached_property
-    def _of_items(self) -> dict[str, Columns]:
-        return self._tables(ITEM_TABLES, self.of_items or self.known)
+    def _of_items(self) -> "Alone":
+        return self._alone(ITEM_TABLES, self.of_items or self.known, "item")
 
-    def _tables(self, tables: dict[str, Table], known: Known) -> dict[str, Columns]:
-        return {name: table(known) for name, table in tables.items() if name not in self.without}
-
-    @cached_property
-    def _user_rows(self) -> Values:
-        return _stacked(self._of_users, self.known.size("user"))
-
-    @cached_property
-    def _item_rows(self) -> Values:
-        return _stacked(self._of_items, self.known.size("item"))
+    def _alone(self, tables: dict[str, Table], known: Known, of: str) -> "Alone":
+        wanted = {name: table for name, table in tables.items() if name not in self.without}
+        return Alone.of({name: table(known) for name, table in wanted.items()}, known.size(of))
 
 
-def _stacked(tables: dict[str, Columns], size: int) -> Values:
-    """(columns, size) float32."""
-    columns = [*_columns(tables).values()]
-    return np.array(columns, dtype=np.float32).reshape(len(columns), size)
+@dataclass(frozen=True)
+class Alone:
+    """Features of users, or of items, whatever the other.
 
+    Attributes:
+        groups: the group of each feature.
+        values: (features, users or items) aligned to `groups`.
+    """
 
-def _columns(tables: dict[str, Columns]) -> Columns:
-    """Those of all groups; a behaviour called `review` has a column that `ratings` has too."""
-    return {name: values for table in tables.values() for name, values in table.items()}
+    groups: dict[str, str]
+    values: Values
+
+    @classmethod
+    def of(cls, tables: dict[str, Columns], size: int) -> "Alone":
+        """Those of all groups; a behaviour called `review` has a column that `ratings` has too."""
+        columns = {name: values for table in tables.values() for name, values in table.items()}
+        groups = {name: group for group, table in tables.items() for name in table}
+        values = np.array([*columns.values()], dtype=np.float32).reshape(len(columns), size)
+        return cls(groups, values)
 
 
 def _frame(names: list[str], matrix: Values) -> pl.DataFrame:

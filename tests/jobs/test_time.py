@@ -13,7 +13,6 @@ from polars.testing import assert_frame_equal
 
 from embed import Encoder
 from jobs.nightly import Night
-from jobs.reasons import evidence_at
 from jobs.state import Material, State
 from rank.features import GROUPS
 from rank.projection import Projection
@@ -54,7 +53,7 @@ def snapshot_of(material: Material, as_of: datetime) -> dict[str, pl.DataFrame]:
 
 def evidence_of(state: State, pairs: pl.DataFrame) -> pl.DataFrame:
     """What every family would show for the candidates, by id."""
-    evidence, inputs = evidence_at(state), state.inputs
+    evidence, inputs = state.evidence, state.inputs
     row = np.searchsorted(state.users, pairs["user"])
     profiles = state.snapshot.profiles(state.users)[row]
     shown = []

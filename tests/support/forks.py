@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -24,6 +25,7 @@ from jobs.ledger import Ledger, to_resume
 from jobs.nightly import Night
 from jobs.shop import Shop, make_shop
 from jobs.stages import Stages
+from jobs.workers import at_work
 
 ROOT = Path(__file__).resolve().parents[2]
 CHUNK = 20  # texts encoded between two commits
@@ -157,6 +159,7 @@ def command(
     out: Path,
     *,
     signal_at: str | None = None,
+    workers_killed_at: str | None = None,
     largest_file: int | None = None,
     terminal: bool = False,
 ) -> None:
@@ -166,6 +169,7 @@ def command(
         words: after the command's name.
         out: path of the files without their suffix.
         signal_at: the process gets a SIGTERM when this step is noted.
+        workers_killed_at: likewise, and those that score for it a SIGKILL.
         largest_file: bytes; a write beyond them fails as one on a full disk does.
         terminal: whether standard error is one.
     """
@@ -176,15 +180,15 @@ def command(
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     sys.argv = ["nightrank", *words]
-    if signal_at is not None:
-        _around(
-            Ledger,
-            "note",
-            lambda moment, _, step, *__: (
-                moment == "after" and step == signal_at and _send(signal.SIGTERM)
-            ),
-        )
+    acts = {f"after {signal_at}": partial(_send, signal.SIGTERM)}
+    acts[f"after {workers_killed_at}"] = _kill_workers
+    _at_boundaries(lambda boundary: acts.get(boundary, lambda: None)())
     cli.main()
+
+
+def _kill_workers() -> None:
+    for pid in at_work:
+        os.kill(pid, signal.SIGKILL)
 
 
 def _on_a_terminal() -> None:

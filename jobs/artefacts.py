@@ -1,0 +1,200 @@
+"""What has been computed of a state, in files that every process of a run maps into its memory.
+
+What a shard of users reads is held by cached properties of the state and of its parts. `save`
+writes their values as arrays and FAISS indexes, and `opened` puts them back, so that nothing of
+it is computed again. Pages of a file are in memory once, however many processes map it.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from index.store import VectorIndex
+from jobs.state import State
+from rank.features import Alone
+from rank.known import Kind, PairTable
+
+FOLDER = "state"
+CONTENTS = "contents.json"
+
+# In this order, as those that come first give others what they are made from.
+_PARTS: dict[str, Callable[[State], object]] = {
+    "state": lambda state: state,
+    "snapshot": lambda state: state.snapshot,
+    "features": lambda state: state.features,
+    "known": lambda state: state.features.known,
+    "shown": lambda state: state.features.known.shown,
+    "evidence": lambda state: state.evidence if _explained(state) else None,
+}
+# What others are made from and no shard reads.
+_PASSING = {
+    "_asking",
+    "_known",
+    "_nearest_texts",
+    "age",
+    "event_age",
+    "is_behaviour",
+    "until_event",
+}
+_RECORDS = {kind.__name__: kind for kind in (Alone, Kind, PairTable)}
+_CSR = ("data", "indices", "indptr")
+
+
+class _OtherKindError(Exception):
+    """A value is nothing that is kept, such as a frame."""
+
+
+def compute(state: State) -> None:
+    """Let a state hold all that a shard of users reads: what one user asks for, all do."""
+    state.bytes_per_pair  # noqa: B018  proposes to a user and describes that
+    state.features.of_users(state.users[:1])
+    if _explained(state):
+        for name in _cached(state.evidence):
+            getattr(state.evidence, name)
+
+
+def save(state: State, folder: Path, *, indexes: Mapping[str, Path]) -> list[Path]:
+    """Write what a state holds by now; array after array, so that nothing is copied as a whole.
+
+    Args:
+        state: see `compute`.
+        folder: where.
+        indexes: of the snapshot's indexes, by name, those that are saved already, and where.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = _Writer(folder)
+    for name, place in indexes.items():
+        writer.known[id(getattr(state.snapshot, name))] = {
+            "index": str(place.relative_to(folder.parent))
+        }
+    contents: dict[str, dict[str, Any]] = {}
+    for part, of in _PARTS.items():
+        contents[part] = {}
+        holder = of(state)
+        for name in _cached(holder):
+            if name in vars(holder) and name not in _PASSING:
+                writer.begin(f"{part}.{name.strip('_')}")
+                with suppress(_OtherKindError):
+                    contents[part][name] = writer.node(vars(holder)[name])
+    (folder / CONTENTS).write_text(json.dumps(contents, indent=1))
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def opened(state: State, folder: Path) -> State:
+    """A new state with the values that `save` wrote, mapped; the caller has verified the files."""
+    contents = json.loads((folder / CONTENTS).read_text())
+    reader = _Reader(folder)
+    for part, of in _PARTS.items():
+        values = {name: reader.value(node) for name, node in contents[part].items()}
+        if values:
+            vars(of(state)).update(values)
+    return state
+
+
+def mapped(path: Path) -> Any:
+    """The array of an .npy file. What is written to it goes to a copy of the process's own."""
+    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+
+
+def _explained(state: State) -> bool:
+    return state.material.config.scoring.reasons_per_user > 0
+
+
+def _cached(part: object) -> list[str]:
+    """Names of the cached properties of an object."""
+    names = (name for kind in type(part).__mro__ for name in vars(kind))
+    return [name for name in names if isinstance(getattr(type(part), name), cached_property)]
+
+
+class _Writer:
+    """Writes values, of which each array once; gives what goes into the table of contents."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.known: dict[int, dict[str, Any]] = {}
+        self._name, self._count = "", 0
+
+    def begin(self, name: str) -> None:
+        """What the next files are called."""
+        self._name, self._count = name, 0
+
+    def node(self, value: Any) -> dict[str, Any]:
+        """Write a value; how to read it.
+
+        Raises:
+            _OtherKindError: it is of no kind that is kept.
+        """
+        if isinstance(value, np.ndarray | VectorIndex):
+            if id(value) not in self.known:
+                self.known[id(value)] = self._write(value)
+            return self.known[id(value)]
+        if isinstance(value, sp.csr_array):
+            parts = {name: self.node(getattr(value, name)) for name in _CSR}
+            return {"csr": parts, "shape": list(map(int, value.shape))}
+        if isinstance(value, dict):
+            return {"dict": {name: self.node(one) for name, one in value.items()}}
+        if isinstance(value, tuple):
+            return {"tuple": [self.node(one) for one in value]}
+        if type(value).__name__ in _RECORDS:
+            of = {field.name: self.node(getattr(value, field.name)) for field in fields(value)}
+            return {"record": type(value).__name__, "of": of}
+        if value is None or isinstance(value, str | int | float):
+            return {"plain": value}
+        raise _OtherKindError
+
+    def _write(self, value: Any) -> dict[str, Any]:
+        name = f"{self._name}.{self._count}"
+        self._count += 1
+        if isinstance(value, VectorIndex):
+            value.save(self.folder / name)
+            return {"index": f"{self.folder.name}/{name}"}
+        np.save(self.folder / f"{name}.npy", value, allow_pickle=False)
+        return {"array": f"{name}.npy"}
+
+
+class _Reader:
+    """Reads what `_Writer` wrote, likewise each array once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[str, Any] = {}
+
+    def value(self, node: dict[str, Any]) -> Any:
+        if "csr" in node:
+            return _csr({n: self.value(one) for n, one in node["csr"].items()}, node["shape"])
+        if "dict" in node:
+            return {name: self.value(one) for name, one in node["dict"].items()}
+        if "tuple" in node:
+            return tuple(self.value(one) for one in node["tuple"])
+        if "record" in node:
+            of = {name: self.value(one) for name, one in node["of"].items()}
+            return _RECORDS[node["record"]](**of)
+        if "plain" in node:
+            return node["plain"]
+        key = node.get("array") or node["index"]
+        if key not in self._known:
+            self._known[key] = self._read(node)
+        return self._known[key]
+
+    def _read(self, node: dict[str, Any]) -> Any:
+        if "array" in node:
+            return mapped(self.folder / node["array"])
+        return VectorIndex.mapped(self.folder.parent / node["index"]).on_best_device()
+
+
+def _csr(parts: dict[str, Any], shape: list[int]) -> sp.csr_array:
+    """Of parts as they are: the constructor would read all of them, and might copy."""
+    matrix = sp.csr_array(tuple(shape), dtype=parts["data"].dtype)
+    for name, values in parts.items():
+        setattr(matrix, name, values)
+    return matrix
