@@ -102,7 +102,7 @@ def _build(building: Path, run: Run, contents: Contents) -> dict[str, int]:
         target = str(building).replace("'", "''")
         connection.execute(f"attach '{target}' as scores (storage_version '{STORAGE_VERSION}')")
         connection.execute("use scores")
-        _write_predictions(connection, run, contents["shards"])
+        write_predictions(connection, run, contents["shards"])
         _write_reasons(connection, run, contents["reasons"])
         _write_inputs(connection, run, contents["inputs"])
         for name, frame in contents["tables"].items():
@@ -188,7 +188,8 @@ def open_scores(path: Path) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(str(path.resolve()), read_only=True)
 
 
-def _write_predictions(connection: duckdb.DuckDBPyConnection, run: Run, shards: Path) -> None:
+def write_predictions(connection: duckdb.DuckDBPyConnection, run: Run, shards: Path) -> None:
+    """Create the table `predictions`, in the order of the users and of their lists."""
     connection.execute(
         """
         create table predictions as
