@@ -9,6 +9,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from jobs.console import configure_logging
+
 P, T = ParamSpec("P"), TypeVar("T")
 
 _STATUS, _FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -57,5 +59,5 @@ def forget_peak() -> None:
 
 def in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What a function gives in a new process, which holds nothing of this one."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=configure_logging) as pool:
         return pool.submit(function, *args, **kwargs).result()
