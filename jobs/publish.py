@@ -13,6 +13,7 @@ import polars as pl
 
 from jobs import manifest, mart
 from jobs.config_sections import MartConfig
+from jobs.connections import connect
 from jobs.errors import GateRefused, InputMissing
 from jobs.ingest import Inputs
 
@@ -97,7 +98,7 @@ def draft(
 def _build(building: Path, run: Run, contents: Contents) -> dict[str, int]:
     """Write all tables and check them; rows by table."""
     discard(building)
-    with duckdb.connect(config={"temp_directory": f"{building}.tmp"}) as connection:
+    with connect(temp_directory=f"{building}.tmp") as connection:
         connection.execute("set TimeZone = 'UTC'")
         target = str(building).replace("'", "''")
         connection.execute(f"attach '{target}' as scores (storage_version '{STORAGE_VERSION}')")
@@ -185,7 +186,7 @@ def open_scores(path: Path) -> duckdb.DuckDBPyConnection:
     """
     if not path.exists():
         raise InputMissing(f"{path} does not exist: nothing is published yet; use `nightrank run`")
-    return duckdb.connect(str(path.resolve()), read_only=True)
+    return connect(path.resolve(), read_only=True)
 
 
 def write_predictions(connection: duckdb.DuckDBPyConnection, run: Run, shards: Path) -> None:
