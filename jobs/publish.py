@@ -190,7 +190,10 @@ def open_scores(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 def write_predictions(connection: duckdb.DuckDBPyConnection, run: Run, shards: Path) -> None:
-    """Create the table `predictions`, in the order of the users and of their lists."""
+    """Create the table `predictions`, in the order of the files: of the users and their lists.
+
+    DuckDB keeps that order; to sort it again would hold every row in memory.
+    """
     connection.execute(
         """
         create table predictions as
@@ -198,7 +201,6 @@ def write_predictions(connection: duckdb.DuckDBPyConnection, run: Run, shards: P
                horizon_days, position, score, probability, generators, reason,
                $model_version as model_version, $scored_at::timestamp as scored_at
         from read_parquet($shards)
-        order by user_id, behaviour, position
         """,
         {
             "run_id": run.run_id,
