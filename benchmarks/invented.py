@@ -44,7 +44,7 @@ def write_shop(folder: Path, *, users: int, items: int, events: int, seed: int =
 
 def _pairs(rng: np.random.Generator, users: int, shelf: Places, count: int) -> pl.DataFrame:
     """user_id, item_id: the users' shelves, then items of those by Zipf's law."""
-    weight = 1.0 / (np.argsort(rng.permutation(len(shelf))) + 10.0)
+    weight = np.asarray(1.0 / (rng.permutation(len(shelf)) + 10.0), dtype=np.float64)
     activity = rng.lognormal(0.0, 0.8, users)
     user = rng.choice(users, count, p=activity / activity.sum())
     own = rng.integers(0, shelf.max() + 1, (users, SHELVES_PER_USER))
@@ -67,7 +67,7 @@ def _of_shelves(
     ends = np.searchsorted(shelf[order], [chosen, chosen + 1])
     low, high = upto[ends]
     place = np.searchsorted(upto, low + rng.random(len(chosen)) * (high - low), side="right") - 1
-    return order[np.minimum(place, len(shelf) - 1)]
+    return np.asarray(order[np.minimum(place, len(shelf) - 1)])
 
 
 def _items(rng: np.random.Generator, shelf: Places) -> pl.DataFrame:

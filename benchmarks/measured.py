@@ -11,7 +11,8 @@ from typing import ParamSpec, TypeVar
 
 from jobs.console import configure_logging
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _STATUS, _FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

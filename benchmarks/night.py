@@ -9,7 +9,7 @@ own for each way.
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
@@ -91,7 +91,8 @@ def whole_night(
 ) -> tuple[Processor, int, float, Seconds]:
     """The measured stages, published rows, MiB of vectors, and where the time went."""
     night = night_of(folder, home, as_of)
-    with profiling() if profile else nullcontext({}) as seconds:
+    profiler: AbstractContextManager[Seconds] = profiling() if profile else nullcontext({})
+    with profiler as seconds:
         outcome = run(night, override=OVERRIDE, again=True)
     material = outcome.prepared.material
     vectors = (material.item_vectors.nbytes + material.review_vectors.nbytes) / 2**20

@@ -13,12 +13,12 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
-import duckdb
 import numpy as np
 import polars as pl
 import typer
 
 from benchmarks.measured import Clock, in_child
+from jobs.connections import connect
 from jobs.console import show_table
 from jobs.publish import STORAGE_VERSION, Run, write_predictions
 
@@ -34,14 +34,13 @@ Way = Callable[[Path, Path], None]
 def main(
     rows: Annotated[int, typer.Option(min=PER_USER, help="Predictions.")] = 2_000_000,
     repeats: Annotated[int, typer.Option(min=1, help="The median of so many is shown.")] = 5,
-    any_order: Annotated[bool, typer.Option(help="Rows come in any order.")] = False,
     memory: Annotated[bool, typer.Option(help="Measure peak memory, too.")] = True,
 ) -> None:
     """Print seconds, ratios, memory, and the time of one user's look-up."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         shards = folder / "shards"
-        write_rows(shards, rows, any_order=any_order)
+        write_rows(folder, rows)
         taken: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
         peaks = {way: in_child(peak, way, folder) if memory else 0.0 for way in WAYS}
         for _ in range(repeats):
@@ -54,14 +53,15 @@ def main(
             size = round(target_of(folder, way).stat().st_size / 2**20)
             table.append((way, f"{seconds:.2f}", f"{plain / seconds:.2f}",
                           round(peaks[way]), size, f"{1000 * look_up:.2f}"))  # fmt: skip
-    order = "any order" if any_order else "the order of users"
-    show_table(f"{rows:,} rows in {order}, median of {repeats}", COLUMNS, table)
+    show_table(f"{rows:,} rows, median of {repeats}", COLUMNS, table)
 
 
-def write_rows(folder: Path, rows: int, *, any_order: bool, seed: int = 0) -> None:
-    """Shards as the night writes them, 100 files of users with 100 rows each."""
+def write_rows(folder: Path, rows: int, *, seed: int = 0) -> None:
+    """Shards as the night writes them, 100 files of users with 100 rows each.
+
+    Those in `mixed` hold the same rows in any order, as workers without an order among them would.
+    """
     rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
     users = rows // PER_USER
     items = rng.permuted(np.tile(np.arange(2 * PER_USER), (users, 1)), axis=1)[:, :PER_USER]
     score = np.sort(rng.normal(-4, 1.5, (users, PER_USER)))[:, ::-1].ravel()
@@ -79,16 +79,17 @@ def write_rows(folder: Path, rows: int, *, any_order: bool, seed: int = 0) -> No
         generators=pl.lit(pl.Series([GENERATORS])).first(),
         reason=pl.when(pl.Series(position) <= 5).then(pl.lit("Popular now: 90 events of all.")),
     )
-    if any_order:
-        frame = frame.sample(fraction=1, shuffle=True, seed=seed)
     size = -(-len(frame) // BATCHES)
-    for number, start in enumerate(range(0, len(frame), size)):
-        frame[start : start + size].write_parquet(folder / f"{number:06d}.parquet")
+    for name in ("shards", "mixed"):
+        (folder / name).mkdir()
+        for number, start in enumerate(range(0, len(frame), size)):
+            frame[start : start + size].write_parquet(folder / name / f"{number:06d}.parquet")
+        frame = frame.sample(fraction=1, shuffle=True, seed=seed)
 
 
 def in_batches(shards: Path, target: Path, *, key: str = "") -> None:
     """An insert for each shard, as the scores of one are there."""
-    with duckdb.connect(str(target)) as connection:
+    with connect(target) as connection:
         connection.execute(
             "create table predictions (run_id varchar, as_of timestamp, user_id bigint, "
             "item_id varchar, behaviour varchar, horizon_days integer, position integer, "
@@ -99,6 +100,11 @@ def in_batches(shards: Path, target: Path, *, key: str = "") -> None:
             connection.execute(f"insert into predictions {SELECT}", facts_of(shard))
 
 
+def in_any_order(shards: Path, target: Path) -> None:
+    """The same with rows in any order."""
+    in_batches(shards.with_name("mixed"), target)
+
+
 def with_key(shards: Path, target: Path) -> None:
     """The same, and DuckDB refuses a pair that is there twice."""
     in_batches(shards, target, key=", primary key (user_id, item_id, behaviour)")
@@ -106,7 +112,7 @@ def with_key(shards: Path, target: Path) -> None:
 
 def ours(shards: Path, target: Path) -> None:
     """As the night does."""
-    with duckdb.connect(config={"temp_directory": f"{target}.tmp"}) as connection:
+    with connect(temp_directory=f"{target}.tmp") as connection:
         connection.execute(f"attach '{target}' as scores (storage_version '{STORAGE_VERSION}')")
         connection.execute("use scores")
         write_predictions(connection, RUN, shards)
@@ -117,7 +123,7 @@ def ours(shards: Path, target: Path) -> None:
 
 def as_they_come(shards: Path, target: Path) -> None:
     """One statement, in whatever order DuckDB's threads read."""
-    with duckdb.connect(str(target)) as connection:
+    with connect(target) as connection:
         connection.execute("set preserve_insertion_order = false")
         connection.execute(f"create table predictions as {SELECT}", facts_of(shards / "*.parquet"))
 
@@ -136,6 +142,7 @@ from read_parquet($shards)
 
 WAYS: dict[str, Way] = {
     "plain: 100 inserts": in_batches,
+    "plain: 100 inserts, rows in any order": in_any_order,
     "plain: 100 inserts, primary key": with_key,
     "nightrank": ours,
     "limit: create table as, any order": as_they_come,
@@ -168,7 +175,7 @@ def timed(way: str, shards: Path, target: Path, users: int) -> tuple[float, floa
     rng = np.random.default_rng(0)
     asked = (10_000 + 3 * rng.integers(0, users, LOOK_UPS)).tolist()
     table = "predictions"
-    connection = duckdb.connect(str(target), read_only=True) if way != COPY else duckdb.connect()
+    connection = connect(target, read_only=True) if way != COPY else connect()
     if way == COPY:
         table = f"read_parquet('{target}')"
     with connection:
