@@ -12,7 +12,8 @@ LONG = "select count(*) filter (hash(a.i, b.i) % 7 = 0) from range(10000) a(i), 
 
 
 def printed(opening: str) -> str:
-    code = f"import duckdb; from jobs.connections import connect\n{opening}.execute({SOON!r}).execute({LONG!r})"
+    imports = "import duckdb; from jobs.connections import connect"
+    code = f"{imports}\n{opening}.execute({SOON!r}).execute({LONG!r})"
     child = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
