@@ -19,6 +19,7 @@ from index.generators import NEIGHBOURS
 from index.snapshot import Snapshot
 from jobs.state import State, Users
 from rank.calibrate import Floats
+from rank.known import Values
 from rank.model import Model
 
 PAIR = ["user", "item"]
@@ -58,7 +59,7 @@ class Plain:
     def candidates(self, users: Users) -> pl.DataFrame:
         """As `State.candidates`: the union of what is proposed, cut by reciprocal rank fusion."""
         scores = {name: self._scores(name, users) for name in self.budgets}
-        found = {name: self._first(scores[name], name) for name in self.budgets}
+        found = {name: self._first(best, name) for name, (best, _) in scores.items()}
         pairs = pl.concat([frame.select(PAIR) for frame in found.values()]).unique()
         for name, frame in found.items():
             pairs = pairs.join(frame.select(*PAIR, f"rank_{name}"), on=PAIR, how="left")
@@ -68,7 +69,8 @@ class Plain:
         pairs = pairs.sort("user", "worth", "item", descending=[False, True, False])
         pairs = pairs.filter(pl.int_range(pl.len()).over("user") < self.per_user)
         for name, frame in found.items():
-            pairs = self._with_score(pairs, name, scores[name], frame)
+            _, everything = scores[name]
+            pairs = self._with_score(pairs, name, frame, users, everything)
         return pairs.drop("worth").sort(PAIR)
 
     def features(self, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -98,17 +100,22 @@ class Plain:
             rows = rows.join(ids, on=ids.columns[1], how="left", maintain_order="left")
         return rows.select("user_id", "item_id", "position", "score", "generators")
 
-    def _scores(self, name: str, users: Users) -> pl.DataFrame:
-        """user, item, score of all that a generator knows of some users."""
+    def _scores(self, name: str, users: Users) -> tuple[pl.DataFrame, Values | None]:
+        """user, item, score of a generator's best; scores of all, (n, n_items), where it knows."""
+        k = self.budgets[name]
         if name == "nearest":
-            return self._nearest(users, self.budgets[name])
+            return self._nearest(users, k), None
         if name == "popular":
-            return self._popular(users, self.budgets[name])
+            return self._popular(users, k), None
         history = getattr(self.snapshot, NEIGHBOURS[name])
-        product = (history[users] @ getattr(self.snapshot, name)).tocoo()
-        item = product.col.astype(np.int32)
-        frame = pl.DataFrame({"user": users[product.row], "item": item, "score": product.data})
-        return frame.filter(pl.col("score") > 0)
+        scores = (history[users] @ getattr(self.snapshot, name)).toarray()
+        open_to = scores.copy()
+        open_to[self.snapshot.excluded[users].nonzero()] = 0.0
+        k = min(k, scores.shape[1])
+        least = np.partition(open_to, -k, axis=1)[:, -k, None]
+        row, item = np.nonzero((open_to >= least) & (open_to > 0))
+        found = {"user": users[row], "item": item.astype(np.int32), "score": open_to[row, item]}
+        return pl.DataFrame(found), scores
 
     def _nearest(self, users: Users, k: int) -> pl.DataFrame:
         asking = users[self.profiles[users].any(axis=1)]
@@ -138,15 +145,22 @@ class Plain:
         return left.with_columns(rank).filter(pl.col(f"rank_{name}") <= self.budgets[name])
 
     def _with_score(
-        self, pairs: pl.DataFrame, name: str, scores: pl.DataFrame, proposed: pl.DataFrame
+        self,
+        pairs: pl.DataFrame,
+        name: str,
+        proposed: pl.DataFrame,
+        users: Users,
+        everything: Values | None,
     ) -> pl.DataFrame:
         """The pairs with what a generator says of each, and its share of the user's best."""
-        known = scores if name in NEIGHBOURS else proposed
         score = pl.col("score").cast(pl.Float32)
         most = proposed.group_by("user").agg(most=score.max())
-        pairs = pairs.join(known.select(*PAIR, score), on=PAIR, how="left")
-        if name in NEIGHBOURS:  # it knows every pair
-            pairs = pairs.with_columns(pl.col("score").fill_null(0.0))
+        if everything is None:
+            pairs = pairs.join(proposed.select(*PAIR, score), on=PAIR, how="left")
+        else:
+            user, item = (pairs.get_column(column).to_numpy() for column in PAIR)
+            found = everything[np.searchsorted(users, user), item]
+            pairs = pairs.with_columns(score=pl.Series(found))
         pairs = pairs.join(most, on="user", how="left")
         share = pl.when(pl.col("most") > 0).then(pl.col("score") / pl.col("most"))
         pairs = pairs.with_columns(share.alias(f"share_{name}"))
