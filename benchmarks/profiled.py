@@ -5,12 +5,14 @@ import pstats
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("embed", "index", "rank", "jobs")
-ROUNDS = 200
+# Functions that call each other in a ring pass their time on for so many rounds, or down to this.
+ROUNDS, LEAST_SECONDS = 200, 1e-6
 ELSEWHERE = ("elsewhere", "")
 
 # (file, line, name), as pstats has functions.
@@ -51,7 +53,7 @@ def charged(stats: Stats) -> Seconds:
             else:
                 for caller, share in callers.items():
                     moved[caller] += seconds * share / total
-        waiting = moved
+        waiting = {f: seconds for f, seconds in moved.items() if seconds > LEAST_SECONDS}
     found[ELSEWHERE] += sum(waiting.values())
     return dict(found)
 
@@ -71,6 +73,7 @@ def families(seconds: Seconds, *, most: int = 20) -> list[tuple[object, ...]]:
     return [row for _, row in sorted(rows, reverse=True)[:most]]
 
 
+@cache
 def _ours(function: Function) -> tuple[str, str] | None:
     path = Path(function[0])
     if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ROOMS:
