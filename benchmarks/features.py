@@ -5,6 +5,7 @@ POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 python -m benchmarks.features
 
 import argparse
 import time
+import warnings
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,7 +28,15 @@ TABLES = (
 # The plain way gathers both vectors of so many pairs at a time: more do not fit the caches.
 BLOCK = 8192
 
+COSINE_NAMES = (
+    "cosine_profile", "cosine_own_reviews", "cosine_item_reviews", "cosine_last",
+    "cosine_last_3_mean", "cosine_last_10_max", "cosine_last_10_mean",
+    *(f"cosine_whitened_{n + 1}" for n in range(NEWEST)), "cosine_whitened_max",
+    *(f"log_odds_{n + 1}" for n in range(NEWEST)), "log_odds_max",
+)  # fmt: skip
+
 Assemble = Callable[[pl.DataFrame], Values]
+Describe = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 def shop(n_users: int, n_items: int, width: int, *, seed: int = 0) -> Known:
@@ -101,6 +110,12 @@ def candidates(known: Known, users: int, per_user: int, *, seed: int = 1) -> pl.
 
 
 def joined(known: Known) -> Assemble:
+    """The plain way to the figures of users, items and pairs, as a matrix."""
+    describe = joined_tables(known)
+    return lambda pairs: describe(pairs).drop("user", "item").cast(pl.Float32).to_numpy()
+
+
+def joined_tables(known: Known) -> Describe:
     """The plain way to the figures of users, items and pairs: a join of each table."""
     users, items = (
         pl.DataFrame({n: v for g, t in of.items() if g in TABLES for n, v in t(known).items()})
@@ -118,18 +133,20 @@ def joined(known: Known) -> Assemble:
     )
     unknown = {name: float(values[-1]) for name, values in table.columns.items()}
 
-    def assemble(pairs: pl.DataFrame) -> Values:
+    def describe(pairs: pl.DataFrame) -> pl.DataFrame:
         found = pairs.join(history, on=["user", "item"], how="left", maintain_order="left")
         found = found.with_columns(pl.col(n).fill_null(value) for n, value in unknown.items())
         found = found.join(users, on="user", how="left", maintain_order="left")
-        found = found.join(items, on="item", how="left", maintain_order="left")
-        return found.drop("user", "item").cast(pl.Float32).to_numpy()
+        return found.join(items, on="item", how="left", maintain_order="left")
 
-    return assemble
+    return describe
 
 
 def gathered(known: Known, profiles: Values) -> Assemble:
-    """The plain way to cosines: both vectors of each pair are gathered and multiplied."""
+    """The plain way to cosines: both vectors of each pair are gathered and multiplied.
+
+    In the order of `COSINE_NAMES`; the last six only where the two-tower model is used.
+    """
 
     def assemble(pairs: pl.DataFrame) -> Values:
         blocks = [_cosines(known, profiles, block) for block in pairs.iter_slices(BLOCK)]
@@ -155,23 +172,30 @@ def _cosines(known: Known, profiles: Values, pairs: pl.DataFrame) -> Values:
     texts, mine = known.item_vectors, known.item_vectors[items]
     to_last = latest(texts, texts, LAST_ITEMS)
     whitened = latest(known.whitened_items, known.whitened_items, NEWEST)
-    assert known.asks is not None
-    assert known.answers is not None
-    steps = latest(known.asks, known.answers, NEWEST)
+    reviews = np.full((2, len(pairs)), np.nan, np.float32)
+    if len(known.reviews):
+        reviews[0] = cosine(known.user_review_vectors[users], mine)
+        reviews[1] = cosine(profiles[users], known.item_review_vectors[items])
     columns = [
         cosine(profiles[users], mine),
-        cosine(known.user_review_vectors[users], mine),
-        cosine(profiles[users], known.item_review_vectors[items]),
+        *reviews,
         to_last[:, 0],
-        np.nanmean(to_last[:, :3], axis=1),
+        _mean(to_last[:, :3]),
         np.fmax.reduce(to_last, axis=1),
-        np.nanmean(to_last, axis=1),
+        _mean(to_last),
         *whitened.T,
         np.fmax.reduce(whitened, axis=1),
-        *steps.T,
-        np.fmax.reduce(steps, axis=1),
     ]
+    if known.asks is not None and known.answers is not None:
+        steps = latest(known.asks, known.answers, NEWEST)
+        columns += [*steps.T, np.fmax.reduce(steps, axis=1)]
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _mean(values: Values) -> Values:
+    """Of the known values of each row; NaN without one."""
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        return np.asarray(np.nanmean(values, axis=1))
 
 
 def ours(known: Known, profiles: Values, groups: tuple[str, ...]) -> Assemble:

@@ -174,12 +174,12 @@ def rectools_two_stage(
         split.train, on="item", how="semi"
     )
     with threadpool_limits(1, "blas"):
-        model = _two_stage(seed, int(candidates), int(negatives)).fit(
-            _dataset(split.train, split.train)
+        model = two_stage(seed, int(candidates), int(negatives)).fit(
+            dataset_of(split.train, split.train)
         )
         found = model.recommend(
             users=split.users,
-            dataset=_dataset(known, split.train),
+            dataset=dataset_of(known, split.train),
             k=3 * int(candidates),
             filter_viewed=True,
             on_unsupported_targets="ignore",
@@ -310,7 +310,7 @@ def _best(scores: Scores, k: int) -> Lists:
     )
 
 
-def _two_stage(seed: int, candidates: int, negatives: int) -> Any:
+def two_stage(seed: int, candidates: int, negatives: int) -> Any:
     """RecTools' model, not fitted."""
     from lightgbm import LGBMRanker
 
@@ -351,7 +351,7 @@ def _grouped_reranker(ranker: Any) -> Any:
     return GroupedByUser(ranker)
 
 
-def _dataset(events: pl.DataFrame, known: pl.DataFrame) -> Any:
+def dataset_of(events: pl.DataFrame, known: pl.DataFrame) -> Any:
     """A RecTools data set with the users and items of `known`, a day for each place."""
     dataset = _package("rectools.dataset")
     day = pl.datetime(2020, 1, 1) + pl.duration(days=pl.col("place"))

@@ -94,18 +94,28 @@ def strongest_reached(history, rows, strength, barred, k):  # type: ignore[no-un
 
 @compiled()
 def entries_reached(history, rows, strength, whose, items):  # type: ignore[no-untyped-def]
-    """(m,) entries (rows[whose], items) of `history @ strength`; `whose` (m,) ascends."""
-    n_items = len(strength.starts) - 1
-    seen, reached = np.full(n_items, -1, np.int64), np.empty(n_items, np.int32)
-    sums = np.zeros(n_items, np.float32)
+    """(m,) entries (rows[whose], items) of `history @ strength`.
+
+    `whose` (m,) ascends, and the items of one row are distinct: they are marked, so that of all
+    that the row reaches only these are added up.
+    """
+    marked = np.full(len(strength.starts) - 1, -1, np.int64)
     entries = np.zeros(len(items), np.float32)
-    last = -1
-    for p in range(len(items)):
-        if whose[p] != last:
-            last = whose[p]
-            _reach(history, rows[last], strength, last, seen, sums, reached)
-        if seen[items[p]] == last:
-            entries[p] = sums[items[p]]
+    start = 0
+    while start < len(items):
+        row, end = rows[whose[start]], start
+        while end < len(items) and whose[end] == whose[start]:
+            marked[items[end]] = end
+            end += 1
+        for h in range(history.starts[row], history.starts[row + 1]):
+            weight, asking = history.values[h], history.columns[h]
+            for e in range(strength.starts[asking], strength.starts[asking + 1]):
+                place = marked[strength.columns[e]]
+                if place >= 0:
+                    entries[place] += weight * strength.values[e]
+        for place in range(start, end):
+            marked[items[place]] = -1
+        start = end
     return entries
 
 

@@ -12,6 +12,7 @@ import polars as pl
 
 from jobs import manifest, mart
 from jobs.config_sections import MartConfig
+from jobs.connections import connect
 from jobs.errors import GateRefused, InputMissing
 from jobs.ingest import Inputs
 from jobs.links import CURRENT as CURRENT  # these, too, belong to publishing
@@ -99,12 +100,12 @@ def draft(
 def _build(building: Path, run: Run, contents: Contents) -> dict[str, int]:
     """Write all tables and check them; rows by table."""
     discard(building)
-    with duckdb.connect(config={"temp_directory": f"{building}.tmp"}) as connection:
+    with connect(temp_directory=f"{building}.tmp") as connection:
         connection.execute("set TimeZone = 'UTC'")
         target = str(building).replace("'", "''")
         connection.execute(f"attach '{target}' as scores (storage_version '{STORAGE_VERSION}')")
         connection.execute("use scores")
-        _write_predictions(connection, run, contents["shards"])
+        write_predictions(connection, run, contents["shards"])
         _write_reasons(connection, run, contents["reasons"])
         _write_inputs(connection, run, contents["inputs"])
         for name, frame in contents["tables"].items():
@@ -159,10 +160,14 @@ def open_scores(path: Path) -> duckdb.DuckDBPyConnection:
     """
     if not path.exists():
         raise InputMissing(f"{path} does not exist: nothing is published yet; use `nightrank run`")
-    return duckdb.connect(str(path.resolve()), read_only=True)
+    return connect(path.resolve(), read_only=True)
 
 
-def _write_predictions(connection: duckdb.DuckDBPyConnection, run: Run, shards: Path) -> None:
+def write_predictions(connection: duckdb.DuckDBPyConnection, run: Run, shards: Path) -> None:
+    """Create the table `predictions`, in the order of the files: of the users and their lists.
+
+    DuckDB keeps that order; to sort it again would hold every row in memory.
+    """
     connection.execute(
         """
         create table predictions as
@@ -170,7 +175,6 @@ def _write_predictions(connection: duckdb.DuckDBPyConnection, run: Run, shards: 
                horizon_days, position, score, probability, generators, reason,
                $model_version as model_version, $scored_at::timestamp as scored_at
         from read_parquet($shards)
-        order by user_id, behaviour, position
         """,
         {
             "run_id": run.run_id,

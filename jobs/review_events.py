@@ -8,6 +8,7 @@ from datetime import datetime
 import duckdb
 import polars as pl
 
+from jobs.connections import connect
 from jobs.errors import ConfigError, DataRefused
 
 # What a condition may name.
@@ -35,7 +36,7 @@ def events_of(
     """
     rows = reviews.select(*COLUMNS).with_row_index("row").to_arrow()
     found = []
-    with duckdb.connect() as connection:
+    with connect() as connection:
         relation = connection.from_arrow(rows)
         for behaviour, condition in conditions.items():
             key = f"events.from_reviews.{behaviour} = {condition!r}"

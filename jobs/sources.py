@@ -20,6 +20,7 @@ import polars as pl
 
 from jobs.casts import VALUE_CHARACTERS, cast_sql, check_columns, named, quoted, said_of
 from jobs.config_inputs import source_format
+from jobs.connections import connect
 from jobs.contracts import Row, cells
 from jobs.errors import ConfigError, InputMissing, ResourceError
 from jobs.textfiles import (
@@ -102,7 +103,7 @@ def same_type(frames: Sequence[pl.DataFrame], column: str) -> list[pl.DataFrame]
 @contextmanager
 def _connection(root: Path, attach: dict[str, str]) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory database that reads paths from `root` and keeps times in UTC."""
-    con = duckdb.connect()
+    con = connect()
     try:
         con.execute("set TimeZone = 'UTC'")
         con.execute(f"set file_search_path = {quoted(str(root))}")

@@ -3,12 +3,12 @@
 from datetime import datetime
 from pathlib import Path
 
-import duckdb
 import polars as pl
 
 from jobs.campaigns import records
 from jobs.campaigns.feedback import messages, sent_lists
 from jobs.campaigns.files import audience_path
+from jobs.connections import connect
 from jobs.ingest import Inputs
 
 LIFT = {
@@ -96,7 +96,7 @@ def campaign_lift(home: Path, inputs: Inputs, *, as_of: datetime) -> pl.DataFram
         ids.gather(recent.get_column("user")), pl.col("behaviour").cast(pl.String), "ts"
     )
     sent = messages(home).filter(pl.col("event") == "sent")
-    with duckdb.connect() as connection:
+    with connect() as connection:
         connection.register("audiences", audiences.to_arrow())
         connection.register("events", events.to_arrow())
         connection.register("sent", sent.select("campaign", "run_id", "user_id").to_arrow())

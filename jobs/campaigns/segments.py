@@ -12,6 +12,7 @@ import polars as pl
 from jobs.casts import said_of
 from jobs.config import Config
 from jobs.config_inputs import USER_COLUMNS
+from jobs.connections import connect
 from jobs.errors import ConfigError
 
 # What gives another answer when asked again; `as_of` is the only clock.
@@ -46,7 +47,7 @@ def members(users: pl.DataFrame, segment: str | None, *, as_of: datetime, name: 
     """
     if segment is None:
         return users.get_column("user_id")
-    with duckdb.connect() as connection:
+    with connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.register("rows", users.with_columns(as_of=pl.lit(as_of)).to_arrow())
         connection.execute("create table users as from rows")
@@ -61,7 +62,7 @@ def members(users: pl.DataFrame, segment: str | None, *, as_of: datetime, name: 
 
 
 def _check(segment: str, known: list[str], name: str) -> None:
-    with duckdb.connect() as connection:
+    with connect() as connection:
         unsteady = {function for (function,) in connection.sql(_UNSTEADY).fetchall()}
         try:
             duckdb.SQLExpression(segment)

@@ -11,6 +11,7 @@ import duckdb
 
 from jobs import manifest, nights, publish
 from jobs.casts import named, quoted
+from jobs.connections import connect
 from jobs.erasing.person import Person, Removed
 
 _TABLES = """
@@ -37,7 +38,7 @@ def _erase(scores: Path, person: Person, note: dict[str, str]) -> int:
     building = scores.with_name(f".build-{nights.run_of(scores)}.duckdb")
     publish.discard(building)
     try:
-        with duckdb.connect(config={"temp_directory": f"{building}.tmp"}) as connection:
+        with connect(temp_directory=f"{building}.tmp") as connection:
             connection.execute("set TimeZone = 'UTC'")
             connection.execute(f"attach {quoted(str(scores))} as night (read_only)")
             tables = _tables(connection)
