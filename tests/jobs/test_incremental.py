@@ -126,9 +126,8 @@ def begun(folder: Path) -> Night:
 def texts_of(sources: Sources, night: Night) -> set[str]:
     """What a night at its `as_of` encodes."""
     reviews = sources["reviews"].filter(pl.col("ts") < night.as_of)
-    items = sources["items"]
-    known = reviews.filter(pl.col("item_id").is_in(items["item_id"].implode()))
-    texts = [*item_texts(items, template=night.config.items.text), *review_texts(known)]
+    items = sources["items"].filter(pl.col("created_at") < night.as_of)
+    texts = [*item_texts(items, template=night.config.items.text), *review_texts(reviews)]
     return {text for text in texts if text.strip()}
 
 
