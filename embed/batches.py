@@ -28,11 +28,11 @@ class Batch(NamedTuple):
 def token_batches(
     texts: Sequence[str], transformer: "SentenceTransformer", *, prompt: str, budget: int
 ) -> Iterator[Batch]:
-    """All texts, the longest first, in batches of at most `budget` tokens, padding included.
+    """All texts, the longest first, in batches of at most `budget` tokens.
 
-    Sorted by characters over the whole list and by tokens within a piece, so that little is
-    padded; each piece is tokenised once, while the model is at work on those before. A batch has
-    at least one text. What a static model reads is not padded, and its pieces are its batches.
+    Sorted by characters over the whole list, and by tokens within a piece, of which each batch has
+    texts of one length, at least one. A piece is tokenised once, while the model is at work on
+    those before. What a static model reads is not padded, and its pieces are its batches.
     """
     order = np.argsort([-len(text) for text in texts], kind="stable")
     pieces = [order[start : start + PIECE] for start in range(0, len(order), PIECE)]
@@ -51,20 +51,24 @@ def token_batches(
 
 
 def cuts(lengths: NDArray[np.int64], budget: int) -> Iterator[slice]:
-    """Runs of texts whose number times the longest of them is within the budget.
+    """Runs of texts of one length whose tokens are within the budget.
+
+    Of one length, so that nothing is padded: padding moves the last bits of a vector, and a text's
+    vector would depend on what else was new in the night that met it first.
 
     Args:
         lengths: (n,) tokens of each text, descending.
         budget: tokens; a text that is longer stands alone.
 
-    >>> [(cut.start, cut.stop) for cut in cuts(np.array([9, 4, 3, 3, 1]), budget=8)]
-    [(0, 1), (1, 3), (3, 5)]
+    >>> [(cut.start, cut.stop) for cut in cuts(np.array([9, 4, 3, 3, 3, 1]), budget=8)]
+    [(0, 1), (1, 2), (2, 4), (4, 5), (5, 6)]
     """
+    ends = np.flatnonzero(np.diff(lengths, append=-1)) + 1
     start = 0
-    while start < len(lengths):
+    for end in ends.tolist():
         size = max(1, budget // max(1, int(lengths[start])))
-        yield slice(start, min(start + size, len(lengths)))
-        start += size
+        yield from (slice(first, min(first + size, end)) for first in range(start, end, size))
+        start = end
 
 
 def _cut(piece: Batch, budget: int) -> Iterator[Batch]:

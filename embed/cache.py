@@ -63,9 +63,13 @@ class VectorCache:
         self.fingerprint = fingerprint
         self.dimension = dimension
         self._folder = folder / fingerprint
+        self._writable = writable
         if writable:
             self._folder.mkdir(parents=True, exist_ok=True)
             _sweep(self._folder)
+        self._open_all()
+
+    def _open_all(self) -> None:
         self._hashes: list[NDArray[np.bytes_]] = []
         self._vectors: list[NDArray[np.float32]] = []
         self._shards: list[Path] = []
@@ -75,7 +79,7 @@ class VectorCache:
             try:
                 self._open(path)
             except DamagedShard as error:
-                if writable:
+                if self._writable:
                     log.warning("Removed a damaged shard of the vector cache: %s", error)
                     shutil.rmtree(path, ignore_errors=True)
 
@@ -118,6 +122,35 @@ class VectorCache:
         name = _name_shard(f"{len(self._vectors):06d}")
         _add_shard(self._folder / name, hashes, vectors)
         self._open(self._folder / name)
+
+    def forget(self, texts: Sequence[str]) -> int:
+        """Remove the vectors of some texts, so that they are encoded anew; how many there were.
+
+        Nothing else may write meanwhile.
+        """
+        gone = hash_texts(texts)
+        removed = _sift(self._shards, lambda hashes: ~np.isin(hashes, gone))
+        self._open_all()
+        return removed
+
+    def set_apart(self, texts: Sequence[str]) -> int:
+        """Move vectors of all but some texts out of the shards that hold both; how many moved.
+
+        They get a shard of their own, which then grows old while the others are used. It is there
+        before they go: a process killed in between leaves some vectors twice. Nothing else may
+        write meanwhile.
+        """
+        used = hash_texts(texts)
+        stays = [np.isin(hashes, used) for hashes in self._hashes]
+        mixed = [n for n, kept in enumerate(stays) if kept.any() and not kept.all()]
+        if not mixed:
+            return 0
+        hashes = np.concatenate([self._hashes[n][~stays[n]] for n in mixed])
+        vectors = np.concatenate([self._vectors[n][~stays[n]] for n in mixed])
+        _add_shard(self._folder / _name_shard(f"{len(self._vectors):06d}"), hashes, vectors)
+        _sift([self._shards[n] for n in mixed], lambda found: np.isin(found, used))
+        self._open_all()
+        return len(hashes)
 
     def _open(self, path: Path) -> None:
         try:
@@ -205,14 +238,22 @@ def keep_only(folder: Path, texts: Sequence[str]) -> int:
     """
     for path in folder.glob(f"*/{_UNFINISHED}*"):
         shutil.rmtree(path)
-    wanted, removed = hash_texts(list(dict.fromkeys(texts))), 0
-    for path in sorted(folder.glob("*/[0-9]*-*")):
+    wanted = hash_texts(list(dict.fromkeys(texts)))
+    return _sift(sorted(folder.glob("*/[0-9]*-*")), lambda hashes: np.isin(hashes, wanted))
+
+
+def _sift(
+    shards: Sequence[Path], staying: Callable[[NDArray[np.bytes_]], NDArray[np.bool_]]
+) -> int:
+    """Replace shards by what stays of them, and remove damaged ones; vectors removed."""
+    removed = 0
+    for path in shards:
         try:
             hashes, vectors = _read_shard(path)
         except _UNREADABLE:
             shutil.rmtree(path)
             continue
-        stays = np.isin(hashes, wanted)
+        stays = staying(hashes)
         if stays.all():
             continue
         if stays.any():

@@ -42,7 +42,7 @@ class EncoderConfig(Section):
         "float32", "torch: `float32`, `float16`, `bfloat16`. OpenVINO: `float32`, `int8`."
     )
     batch_tokens: Positive | None = key(
-        None, "Tokens encoded at a time, padding included; `none`: 2,048, on GPUs 65,536."
+        None, "Tokens encoded at a time; `none`: 2,048, on GPUs 65,536."
     )
     prompt: str | None = key(None, "Text put before every text, if the model asks.")
 

@@ -42,6 +42,13 @@ def run(
             "--again", help="Do it although the same time, configuration and rows are published."
         ),
     ] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Encode every text anew, published already or not; only models are kept.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say what there is to do and what it takes; write nothing."),
@@ -52,7 +59,7 @@ def run(
     if dry_run:
         _show_plan(config, as_of, root, home)
     else:
-        do_night(config, as_of, root, home, override=force, again=again)
+        do_night(config, as_of, root, home, full=full, override=force, again=again or full)
 
 
 @app.command()
@@ -122,13 +129,22 @@ _TIMES = ("as_of", "started_at")
 
 
 def do_night(
-    config: Path, as_of: str | None, root: Path, home: Path | None, **options: Any
+    config: Path,
+    as_of: str | None,
+    root: Path,
+    home: Path | None,
+    *,
+    full: bool = False,
+    **options: Any,
 ) -> None:
-    """Start a run, do it and show what came of it; for the options see `jobs.nightly.run`."""
+    """Start a run, do it and show what came of it.
+
+    For `full` see `jobs.nightly.begin`, for the other options `jobs.nightly.run`.
+    """
     with locked_night(config, as_of, root, home) as (night, line, run_id):
         from jobs.nightly import begin
 
-        _finish(night, line, ledger=begin(night, run_id), **options)
+        _finish(night, line, ledger=begin(night, run_id, full=full), **options)
 
 
 @contextmanager

@@ -116,8 +116,8 @@ def run(
     return score(night, prepared, trained, ledger, override=override)
 
 
-def begin(night: Night, run_id: str | None = None) -> Ledger:
-    """The ledger of a new run."""
+def begin(night: Night, run_id: str | None = None, *, full: bool = False) -> Ledger:
+    """The ledger of a new run; a full one takes nothing of earlier nights but their models."""
     return Ledger.start(
         night.home,
         run_id or new_run_id(night.as_of, night.started_at),
@@ -125,6 +125,7 @@ def begin(night: Night, run_id: str | None = None) -> Ledger:
         started_at=night.started_at.isoformat(),
         root=str(night.root),
         settings=settings_digest(night.config),
+        full=full,
     )
 
 

@@ -1,6 +1,6 @@
 """The vectors of a night's texts, and how many of them were new."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,11 +21,12 @@ from jobs.artefacts import mapped
 from jobs.config import Config
 from jobs.console import progress
 from jobs.ingest import Inputs
-from jobs.ledger import Ledger
+from jobs.ledger import START, Ledger
 from jobs.state import Material
 
 FOLDER = "vectors"
 COUNTS = ("texts", "encoded", "cached", "empty")
+ANEW = "embed:anew"
 
 
 def encoder_of(config: Config, home: Path, inputs: Inputs | None = None) -> Encoder:
@@ -73,7 +74,10 @@ def texts_of(inputs: Inputs, config: Config) -> dict[str, list[str]]:
 
 def filled_texts(inputs: Inputs, config: Config) -> list[str]:
     """The distinct texts of items and reviews that hold more than white space."""
-    texts = chain(*texts_of(inputs, config).values())
+    return _filled(chain(*texts_of(inputs, config).values()))
+
+
+def _filled(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(text for text in texts if text.strip()))
 
 
@@ -87,17 +91,26 @@ def embed(
 ) -> tuple[Material, pl.DataFrame]:
     """The inputs with vectors, encoding what the cache does not hold.
 
+    A run's texts are all that is used of the cache: what it holds of others is set apart. A full
+    run begins by forgetting its own.
+
     Returns:
         What training and scoring work on; source, texts, encoded, cached and empty ones, as they
         were when the run of the ledger first met them.
     """
     vectors, counts = [], []
-    for source, texts in texts_of(inputs, config).items():
+    texts_by_source = texts_of(inputs, config)
+    used = _filled(chain(*texts_by_source.values()))
+    if ledger is not None and ledger.get(START).get("full") and ANEW not in ledger:
+        ledger.note(ANEW, forgotten=cache.forget(used))
+    for source, texts in texts_by_source.items():
         counts.append((source, *_counts(texts, cache, f"embed:{source}", ledger)))
         with progress(f"encode {source}", len(texts)) as advance:
             vectors.append(
                 embed_texts(texts, encoder=encoder, cache=cache, on_progress=advance).vectors
             )
+    if ledger is not None:
+        cache.set_apart(used)
     schema = {"source": pl.String} | dict.fromkeys(COUNTS, pl.Int64)
     return Material(config, inputs, *vectors), pl.DataFrame(counts, schema, orient="row")
 

@@ -318,6 +318,46 @@ def test_only_vectors_of_the_named_texts_are_kept(static_encoder: Encoder, tmp_p
     assert shards(tmp_path, static_encoder) == []
 
 
+def test_texts_that_are_forgotten_are_encoded_anew(static_encoder: Encoder, tmp_path: Path) -> None:
+    for part in (WORDS[:8], WORDS[8:12], WORDS[12:]):
+        embed_texts(part, encoder=static_encoder, cache=opened(tmp_path, static_encoder))
+    first, _, third = shards(tmp_path, static_encoder)
+    cache = opened(tmp_path, static_encoder)
+    assert cache.forget([*WORDS[6:12], "never seen"]) == 6
+    assert len(cache) == 14
+    renewed, untouched = shards(tmp_path, static_encoder)
+    assert (renewed.name[:7], untouched) == (first.name[:7], third)
+    anew = embed_texts(WORDS, encoder=static_encoder, cache=cache)
+    assert (anew.encoded, anew.cached) == (6, 14)
+    np.testing.assert_array_equal(anew.vectors, static_encoder.encode(WORDS))
+
+
+def test_vectors_of_other_texts_are_set_apart(static_encoder: Encoder, tmp_path: Path) -> None:
+    for part in (WORDS[:8], WORDS[8:12], WORDS[12:]):
+        embed_texts(part, encoder=static_encoder, cache=opened(tmp_path, static_encoder))
+    mixed, unused, used = shards(tmp_path, static_encoder)
+    for shard in (mixed, unused, used):
+        os.utime(shard, (1e9, 1e9))
+    cache = opened(tmp_path, static_encoder)
+    before = cache.take(cache.find(hash_texts(WORDS)))
+    for shard in (mixed, unused, used):
+        os.utime(shard, (1e9, 1e9))
+    stays = [*WORDS[:5], *WORDS[12:], "never seen"]
+    assert cache.set_apart(stays) == 3
+    renewed, *others = shards(tmp_path, static_encoder)
+    apart = others.pop()
+    assert (renewed.name[:7], others) == (mixed.name[:7], [unused, used])
+    assert {shard.stat().st_mtime for shard in (renewed, unused, used)} == {1e9}
+    assert apart.stat().st_mtime > 1e9
+    for one in (cache, opened_only(tmp_path, static_encoder)):
+        assert len(one) == len(WORDS)
+        np.testing.assert_array_equal(one.take(one.find(hash_texts(WORDS))), before)
+    held = np.load(apart / "hashes.npy")
+    assert sorted(held) == sorted(hash_texts(WORDS[5:8]))
+    assert cache.set_apart(stays) == 0
+    assert shards(tmp_path, static_encoder) == [renewed, unused, used, apart]
+
+
 def opened_only(folder: Path, encoder: Encoder) -> VectorCache:
     return VectorCache(
         folder, fingerprint=encoder.fingerprint, dimension=encoder.dimension, writable=False

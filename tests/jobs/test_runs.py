@@ -89,9 +89,13 @@ def test_what_is_published_is_not_done_again_unless_it_is_asked_for(shop: Shop) 
     assert sorted((shop.home / "runs").iterdir()) == runs
     code, said, _ = shop("resume")
     assert (code, said["status"]) == (99, "nothing_to_do")
-    code, said, _ = shop("run", "--again", *ANYHOW)
-    assert (code, said["status"]) == (0, "published")
-    assert said["run_id"] not in [path.name for path in runs]
+    for option, anew in (("--again", False), ("--full", True)):
+        code, said, _ = shop("run", option, *ANYHOW)
+        assert (code, said["status"]) == (0, "published")
+        assert said["run_id"] not in [path.name for path in runs]
+        with duckdb.connect(said["paths"]["current"], read_only=True) as connection:
+            counts = connection.sql("select sum(encoded), sum(cached) from texts").fetchall()
+        assert [[count > 0 for count in row] for row in counts] == [[anew, not anew]]
 
 
 def test_another_event_before_the_time_makes_another_night_and_a_later_one_does_not(

@@ -107,6 +107,8 @@ def do_night(
     encoded: Path,
     passed: Path | None = None,
     kill_at: str | None = None,
+    *,
+    full: bool = False,
 ) -> None:
     """Begin a run, or go on with it where it is not published.
 
@@ -118,6 +120,7 @@ def do_night(
             first other one, whose name is added. They are after each step, and before and after
             what is written outside the folder of the run.
         kill_at: the process is killed at this one.
+        full: see `jobs.nightly.begin`.
     """
     import warm
 
@@ -132,7 +135,7 @@ def do_night(
         night = replace(night, stages=Stages(ledger.measured()))
     except InputMissing:
         shutil.rmtree(night.home / "runs" / run_id, ignore_errors=True)
-        ledger = nightly.begin(night, run_id)
+        ledger = nightly.begin(night, run_id, full=full)
     except NothingToDo:
         return
     nightly.run(night, ledger, override="nobody: five trees know little", again=True)

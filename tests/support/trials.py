@@ -118,19 +118,21 @@ def published(home: Path) -> dict[str, pl.DataFrame]:
     """All that is the same however often a night was stopped: every table but `stages`."""
     with open_scores(home / CURRENT) as connection:
         names = connection.sql(
-            "select table_name from duckdb_tables() where schema_name = 'main' order by all"
+            "select schema_name, table_name from duckdb_tables() "
+            "where schema_name in ('main', 'history') order by all"
         ).fetchall()
-        frames = {name: connection.sql(f'from "{name}"').pl() for (name,) in names}
-    del frames["stages"]
-    frames["runs"] = frames["runs"].drop("finished_at")
+        frames = {f"{s}.{name}": connection.sql(f'from {s}."{name}"').pl() for s, name in names}
+    del frames["main.stages"]
+    for runs in ("main.runs", "history.runs"):
+        frames[runs] = frames[runs].drop("finished_at")
     return frames
 
 
 _wanted = cache(published)  # of a night that nothing changes any more
 
 
-def lists(home: Path) -> dict[str, bytes]:
-    found = {path.name: path.read_bytes() for path in home.glob(f"campaigns/*/{RUN}.*")}
+def lists(home: Path, run: str = RUN) -> dict[str, bytes]:
+    found = {path.name: path.read_bytes() for path in home.glob(f"campaigns/*/{run}.*")}
     assert len(found) == 3  # CSV, Parquet and their manifest
     return found
 
@@ -141,5 +143,5 @@ def assert_same(night: Night, undisturbed: Night) -> None:
     assert found.keys() == wanted.keys()
     for name, frame in wanted.items():
         assert_frame_equal(found[name], frame, check_exact=True)
-    (version,) = found["runs"].get_column("model_version")
+    (version,) = found["main.runs"].get_column("model_version")
     assert (night.home / "models" / version / "report.html").exists()
