@@ -58,7 +58,7 @@ def main(
         if profile:
             *_, seconds = in_child(whole_night, folder, home, as_of, profile=True)
             columns = ["file", "seconds", "share", "most of it"]
-            show_table("where a night's time goes, models kept", columns, families(seconds))
+            show_table("where a night's time goes", columns, families(seconds))
         if compare:
             in_child(keep_material, night_of(folder, home, as_of))
             in_child(grow_models, home, trees)

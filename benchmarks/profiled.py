@@ -2,6 +2,7 @@
 
 import cProfile
 import pstats
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,11 +27,11 @@ def profiling() -> Iterator[Seconds]:
     """Give seconds by (file, function) of ours, there once the body is over.
 
     What a library's function took is charged to the functions of ours that called it, in
-    proportion; functions written in C and compiled loops are part of their caller. Only the
-    thread of the body counts, by the clock.
+    proportion; functions written in C and compiled loops are part of their caller. Seconds are of
+    the processor, all threads together.
     """
     found: Seconds = {}
-    profile = cProfile.Profile(builtins=False)
+    profile = cProfile.Profile(time.process_time, builtins=False)
     with profile:
         yield found
     stats: Stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
