@@ -53,8 +53,8 @@ def token_batches(
 def cuts(lengths: NDArray[np.int64], budget: int) -> Iterator[slice]:
     """Runs of texts of one length whose tokens are within the budget.
 
-    Of one length, so that nothing is padded: padding moves the last bits of a vector, and a text's
-    vector would depend on what else was new in the night that met it first.
+    Of one length, so that nothing is padded: padding costs time and moves the last bits of a
+    vector, which would depend on what else was new in the night that met its text first.
 
     Args:
         lengths: (n,) tokens of each text, descending.

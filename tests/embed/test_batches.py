@@ -50,8 +50,9 @@ def test_a_text_beyond_the_budget_stands_alone(minilm: Encoder) -> None:
     assert [len(rows) for rows, _ in batches] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
-def test_a_vector_is_of_its_text_alone(backend: str) -> None:
+@pytest.mark.parametrize(("backend", "apart"), [("openvino", 0.0), ("torch", 1e-6)])
+def test_a_vector_is_of_its_text_alone(backend: str, apart: float) -> None:
+    """With torch but for the last bits: its matrix product has several kernels."""
     encoder = load_encoder("packaged/all-MiniLM-L6-v2", backend=backend, max_tokens=32)
     words = np.array(["amber", "brisk", "cedar", "dusky", "early", "unwieldiness"])
     rng = np.random.default_rng(0)
@@ -59,13 +60,13 @@ def test_a_vector_is_of_its_text_alone(backend: str) -> None:
     together = encoder.encode(texts)
     for size in (1, 3, 30):
         parts = [encoder.encode(texts[start : start + size]) for start in range(0, 80, size)]
-        np.testing.assert_array_equal(np.vstack(parts), together)
+        np.testing.assert_allclose(np.vstack(parts), together, rtol=0, atol=apart)
 
 
-def test_the_budget_moves_nothing(minilm: Encoder) -> None:
+def test_the_budget_moves_the_last_bits_only(minilm: Encoder) -> None:
     texts = [f"{'very ' * (i % 40)}good item {i}" for i in range(60)]
     small = load_encoder(
         "packaged/all-MiniLM-L6-v2", backend="torch", max_tokens=64, batch_tokens=70
     )
     assert small.fingerprint == minilm.fingerprint
-    np.testing.assert_array_equal(small.encode(texts), minilm.encode(texts))
+    np.testing.assert_allclose(small.encode(texts), minilm.encode(texts), rtol=0, atol=1e-6)
