@@ -8,6 +8,7 @@ which a night adds trees and reasons. Times are of the processor, all threads to
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,7 @@ def measured(state: State, most: int) -> Iterator[Row]:
     for of, parts in (("texts", OF_TEXTS), ("events", OF_EVENTS), ("all", OF_BOTH)):
         for part in parts:
             if part in wanted or part not in ASKED_FOR:
-                yield part, of, timed(lambda part=part: getattr(state.snapshot, part))
+                yield part, of, timed(partial(getattr, state.snapshot, part))
     yield from of_users(state, most)
 
 
