@@ -111,7 +111,10 @@ def exponents(sizes: np.ndarray, clocks: list[Clock]) -> list[float]:
     if len(sizes) < 2:
         return [np.nan] * (len(PARTS) + 2)
     figures = np.array([_numbers(clock) for clock in clocks])
-    return list(np.polyfit(np.log(sizes), np.log(np.maximum(figures, 1e-9)), 1)[0])
+    slopes: list[float] = np.polyfit(np.log(sizes), np.log(np.maximum(figures, 1e-9)), 1)[
+        0
+    ].tolist()
+    return slopes
 
 
 def _numbers(clock: Clock) -> list[float]:

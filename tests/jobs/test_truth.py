@@ -13,7 +13,7 @@ from jobs.nightly import Night
 
 AS_OF = datetime(2025, 6, 1)
 HORIZON, DAYS = 10, 90
-USERS, ITEMS, KINDS = 4000, 30, 3
+USERS, ITEMS, KINDS = 6000, 30, 3
 ASLEEP = 0.3  # share of the users who never do anything
 # Clicks a day of a user of one country on an item of one category.
 RATES = np.array([[0.02, 0.008, 0.002], [0.004, 0.012, 0.006], [0.002, 0.004, 0.03]])
