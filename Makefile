@@ -8,9 +8,10 @@ ENCODERS_FROM_PACKAGES := HF_HUB_OFFLINE=1
 demo: .venv/installed
 	$(ENCODERS_FROM_PACKAGES) $(BIN)/nightrank demo
 
-# Two processes of one thread each; a file stays in one, with its fixtures.
+# Two processes of one thread each; a file stays in one, with its fixtures. In the order of the
+# names: the longest files, of few tests, would come last by their number of tests.
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(ENCODERS_FROM_PACKAGES) $(BIN)/python -m pytest -q -n 2 --dist loadfile tests embed index rank jobs benchmarks --doctest-modules
+	OMP_NUM_THREADS=1 $(ENCODERS_FROM_PACKAGES) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests embed index rank jobs benchmarks --doctest-modules
 
 # More random kills than `make test` has time for.
 crash: .venv/installed
