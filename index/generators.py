@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from index.facts import ORDER_DECAY
 from index.interests import MOST_INTERESTS
 from index.interests import interests as interests_of
-from index.rows import PADDING, compact, contains, scatter_top_k, top_k, unit_rows
+from index.rows import PADDING, contains, scatter_top_k, top_k, unit_rows
 from index.snapshot import Snapshot
 from index.store import VectorIndex, Vectors
 
@@ -119,7 +119,7 @@ def new(snapshot: Snapshot, users: Users, k: int) -> Proposals:
     blank = ~profiles.any(axis=1, keepdims=True)
     items = np.hstack([near.items, np.where(blank, liked.items, PADDING)])
     scores = np.hstack([near.scores, liked.scores])
-    return Proposals(*compact(items, scores, items != PADDING, k))
+    return _allowed(snapshot, users, items, scores, k)
 
 
 def history(snapshot: Snapshot, users: Users, k: int) -> Proposals:
@@ -245,9 +245,11 @@ def _most_excluded(snapshot: Snapshot, users: Users) -> int:
 
 
 def _allowed(snapshot: Snapshot, users: Users, items: Items, scores: Scores, k: int) -> Proposals:
-    rows = np.repeat(np.arange(len(users), dtype=np.int32), items.shape[1])
-    barred = contains(snapshot.excluded[users], rows, items.ravel()).reshape(items.shape)
-    return Proposals(*compact(items, scores, (items != PADDING) & ~barred, k))
+    from index.lookups import Rows, first_allowed
+
+    barred = Rows.of(snapshot.excluded)
+    n_items = snapshot.shape[1]
+    return Proposals(*first_allowed(items, scores, users, barred, k, n_items))
 
 
 def _without_excluded(snapshot: Snapshot, users: Users, scores: sp.csr_array) -> sp.csr_array:

@@ -5,6 +5,7 @@ are cut into shards. A user's items are marked in an array as long as the catalo
 cleared by counting on instead of by writing.
 """
 
+from heapq import heappush, heapreplace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,20 +37,35 @@ class Rows(NamedTuple):
 
 
 @compiled()
-def _reach(history, row, strength, mark, seen, sums, reached):  # type: ignore[no-untyped-def]
-    """Add up a row of `history @ strength`; the number of columns reached."""
-    count = 0
-    for h in range(history.starts[row], history.starts[row + 1]):
-        weight, asking = history.values[h], history.columns[h]
-        for e in range(strength.starts[asking], strength.starts[asking + 1]):
-            column = strength.columns[e]
-            if seen[column] != mark:
-                seen[column] = mark
-                sums[column] = 0.0
-                reached[count] = column
-                count += 1
-            sums[column] += weight * strength.values[e]
-    return count
+def first_allowed(items, scores, rows, barred, k, n_items):  # type: ignore[no-untyped-def]
+    """The first `k` items of each list that are not barred, and their scores.
+
+    Args:
+        items: (n, m), padded with -1 anywhere.
+        scores: (n, m) float32.
+        rows: (n,) the row of `barred` for each list.
+        barred: `Rows`, (n_rows, n_items).
+        k: how many.
+        n_items: number of items.
+
+    Returns:
+        Items (n, k) padded with -1 and scores (n, k) padded with -inf.
+    """
+    left_out = np.full(n_items, -1, np.int64)
+    columns = np.full((len(rows), k), -1, np.int32)
+    values = np.full((len(rows), k), -np.inf, np.float32)
+    for n in range(len(rows)):
+        for b in range(barred.starts[rows[n]], barred.starts[rows[n] + 1]):
+            left_out[barred.columns[b]] = n
+        found = 0
+        for place in range(items.shape[1]):
+            if found == k:
+                break
+            item = items[n, place]
+            if item >= 0 and left_out[item] != n:
+                columns[n, found], values[n, found] = item, scores[n, place]
+                found += 1
+    return columns, values
 
 
 @compiled()
@@ -66,29 +82,38 @@ def strongest_reached(history, rows, strength, barred, k):  # type: ignore[no-un
     Returns:
         Columns (n, k) padded with -1 and values (n, k) padded with -inf, best first.
     """
-    n_items = len(strength.starts) - 1
-    seen, reached = np.full(n_items, -1, np.int64), np.empty(n_items, np.int32)
-    sums, keys = np.zeros(n_items, np.float32), np.empty(n_items, np.uint64)
-    bits = sums.view(np.uint32)  # of positive floats they sort as these do
+    sums = np.zeros(len(strength.starts) - 1, np.float32)
     columns = np.full((len(rows), k), -1, np.int32)
     values = np.full((len(rows), k), -np.inf, np.float32)
+    # As integers, the bits of positive floats sort as these do, and those of others are below.
+    bits, value_bits = sums.view(np.int32), values.view(np.int32)
+    low = np.int64(0xFFFFFFFF)
+    best = [low]  # a heap of a sum's bits and, falling, its column: the least is the first
     for n in range(len(rows)):
         row = rows[n]
-        count = _reach(history, row, strength, n, seen, sums, reached)
+        for h in range(history.starts[row], history.starts[row + 1]):
+            weight, asking = history.values[h], history.columns[h]
+            for e in range(strength.starts[asking], strength.starts[asking + 1]):
+                sums[strength.columns[e]] += weight * strength.values[e]
         for b in range(barred.starts[row], barred.starts[row + 1]):
             sums[barred.columns[b]] = 0.0
-        found = 0
-        for column in reached[:count]:
-            if sums[column] > 0:
-                falling = np.uint64(np.uint32(0xFFFFFFFF) - bits[column])
-                keys[found] = falling << np.uint64(32) | np.uint64(column)
-                found += 1
-        best = keys[:found]
-        if found > k:
-            best = np.partition(best, k - 1)[:k]
-        for place, key in enumerate(np.sort(best)):
-            columns[n, place] = np.int32(key & np.uint64(0xFFFFFFFF))
-            values[n, place] = sums[columns[n, place]]
+        best.clear()
+        least = np.int32(1)
+        for h in range(history.starts[row], history.starts[row + 1]):
+            asking = history.columns[h]
+            for e in range(strength.starts[asking], strength.starts[asking + 1]):
+                column = strength.columns[e]
+                if bits[column] >= least:
+                    key = np.int64(bits[column]) << 32 | (low - column)
+                    if len(best) < k:
+                        heappush(best, key)
+                    elif key > best[0]:
+                        heapreplace(best, key)
+                    if len(best) == k:
+                        least = np.int32(best[0] >> 32)
+                sums[column] = 0.0  # met again where several ask for it
+        for place, key in enumerate(sorted(best, reverse=True)):
+            columns[n, place], value_bits[n, place] = low - (key & low), key >> 32
     return columns, values
 
 

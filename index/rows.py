@@ -120,19 +120,3 @@ def scatter_top_k(
     top_columns[rows[kept], rank[kept]] = columns[kept]
     top_values[rows[kept], rank[kept]] = values[kept]
     return top_columns, top_values
-
-
-def compact(
-    columns: NDArray[np.int32], values: NDArray[np.float32], keep: NDArray[np.bool_], k: int
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Move the kept entries of each row to the front, in order, and cut to `k` with padding.
-
-    >>> keep = np.array([[False, True, True]])
-    >>> compact(np.array([[5, 6, 7]]), np.array([[0.9, 0.8, 0.7]]), keep, 2)[0]
-    array([[6, 7]], dtype=int32)
-    """
-    order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
-    kept = np.take_along_axis(keep, order, axis=1)
-    moved = np.where(kept, np.take_along_axis(columns, order, axis=1), PADDING)
-    scores = np.where(kept, np.take_along_axis(values, order, axis=1), -np.inf)
-    return moved.astype(np.int32), scores.astype(np.float32)

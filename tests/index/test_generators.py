@@ -74,15 +74,15 @@ def test_a_new_item_is_reached_by_its_text() -> None:
 def test_popularity_decays_by_half_in_a_half_life() -> None:
     world = make_snapshot([(0, 1), (1, 1), (2, 2)], days_ago=[60, 30, 0.0], excluded=[])
     items, scores, _ = popular(world, np.array([5], dtype=np.int32), 3)
-    assert items.tolist() == [[2, 1]]
-    np.testing.assert_allclose(scores, [[1.0, 0.75]])
+    assert items.tolist() == [[2, 1, -1]]
+    np.testing.assert_allclose(scores, [[1.0, 0.75, -np.inf]])
 
 
 def test_popularity_of_late_decays_six_times_faster() -> None:
     world = make_snapshot([(0, 1), (1, 1), (2, 2)], days_ago=[10, 5, 0.0], excluded=[])
     items, scores, _ = popular_recent(world, np.array([5], dtype=np.int32), 3)
-    assert items.tolist() == [[2, 1]]  # half-life 30 / 6 = 5 days
-    np.testing.assert_allclose(scores, [[1.0, 0.75]])
+    assert items.tolist() == [[2, 1, -1]]  # half-life 30 / 6 = 5 days
+    np.testing.assert_allclose(scores, [[1.0, 0.75, -np.inf]])
 
 
 def test_trending_is_what_came_of_late_and_not_before() -> None:
@@ -90,13 +90,13 @@ def test_trending_is_what_came_of_late_and_not_before() -> None:
     days_ago = [40.0 - 5 * u for u in range(8)] + [1.0] * 4 + [40.0]
     world = make_snapshot(bought, days_ago=days_ago, excluded=[])
     items, scores, _ = trending(world, np.array([5], dtype=np.int32), 3)
-    assert items.tolist() == [[2, 1]]  # the last of 3 is long ago
+    assert items.tolist() == [[2, 1, -1]]  # the last of 3 is long ago
 
     def deviations(ages: list[float]) -> float:
         now, before = (sum(2 ** (-a / half) for a in ages) for half in (5, 30))
         return (now - before / 6) / (before / 6 + 1) ** 0.5
 
-    expected = [deviations([1.0] * 4), deviations([40.0 - 5 * u for u in range(8)])]
+    expected = [deviations([1.0] * 4), deviations([40.0 - 5 * u for u in range(8)]), -np.inf]
     np.testing.assert_allclose(scores[0], expected, rtol=1e-6)
 
 

@@ -6,7 +6,15 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.lookups import Rows, entries_reached, fused, products, ranked, strongest_reached
+from index.lookups import (
+    Rows,
+    entries_reached,
+    first_allowed,
+    fused,
+    products,
+    ranked,
+    strongest_reached,
+)
 from index.rows import top_k
 
 USERS, ITEMS = 9, 30
@@ -36,6 +44,23 @@ def test_the_strongest_reached_are_those_of_the_product(seed: int, k: int) -> No
     np.testing.assert_array_equal(
         entries_reached(*matrices, whose, items).reshape(product.shape), product
     )
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10_000), k=st.integers(1, ITEMS + 3))
+def test_the_first_allowed_are_those_that_a_set_leaves(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    barred = random_matrix(rng, (USERS, ITEMS))
+    users = np.sort(rng.choice(USERS, 5, replace=False)).astype(np.int32)
+    items = np.stack([rng.permutation(ITEMS)[:12] for _ in users]).astype(np.int32)
+    items[rng.random(items.shape) < 0.2] = -1
+    scores = rng.random(items.shape).astype(np.float32)
+    columns, values = first_allowed(items, scores, users, Rows.of(barred), k, ITEMS)
+    for row, user in enumerate(users):
+        never = {-1, *barred[[user]].nonzero()[1].tolist()}
+        kept = [place for place, item in enumerate(items[row]) if item not in never][:k]
+        assert columns[row].tolist() == items[row, kept].tolist() + [-1] * (k - len(kept))
+        assert values[row].tolist() == scores[row, kept].tolist() + [-np.inf] * (k - len(kept))
 
 
 def test_products_are_inner_products_and_unknown_of_a_zero_query() -> None:

@@ -3,7 +3,7 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.rows import best_first, compact, contains, top_k
+from index.rows import best_first, contains, top_k
 
 worlds = st.tuples(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 8), st.integers(1, 10))
 
@@ -39,12 +39,3 @@ def test_contains_equals_dense_lookup(world: tuple[int, int, int, int]) -> None:
     row, column = (a.ravel() for a in np.indices(dense.shape))
     asked = contains(sp.csr_array(dense), row, column)
     assert asked.tolist() == (dense.ravel() > 0).tolist()
-
-
-def test_compact_pads_what_is_missing() -> None:
-    columns = np.array([[4, 5, 6], [7, 8, 9]], dtype=np.int32)
-    scores = np.array([[3, 2, 1], [3, 2, 1]], dtype=np.float32)
-    keep = np.array([[False, False, True], [True, False, True]])
-    kept, values = compact(columns, scores, keep, 2)
-    assert kept.tolist() == [[6, -1], [7, 9]]
-    assert values.tolist() == [[1, -np.inf], [3, 1]]

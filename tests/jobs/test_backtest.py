@@ -16,9 +16,7 @@ from rank.features import GROUPS
 from rank.trees import TooFewPositives
 
 # All pairs are learnt from: which are drawn into a sample depends on where ids stand among all.
-QUICK = SHOP.replace("max_rounds = 60", "max_rounds = 8\nnegative_share = 1.0").replace(
-    "two_tower = 5\n", ""
-)
+QUICK = SHOP.replace("max_rounds = 60", "max_rounds = 8\nnegative_share = 1.0")
 EARLIER = AS_OF - timedelta(days=14)
 
 

@@ -71,7 +71,7 @@ def test_a_whole_night_then_its_parts(tmp_path) -> None:
 
 
 def test_a_backtest_with_and_without_text_keeps_no_model(tmp_path) -> None:
-    quick = SHOP.replace("max_rounds = 60", "max_rounds = 5").replace("two_tower = 5\n", "")
+    quick = SHOP.replace("max_rounds = 60", "max_rounds = 5")
     night = write_night(tmp_path, quick)
     config, home = night.root / "small.toml", tmp_path / "home"
     where = ("--as-of", "2025-06-01", "--root", night.root, "--home", home)

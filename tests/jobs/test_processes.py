@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from forks import TINY, command, start, tiny_shop
-from nights import SHOP, make_material, write_night
+from nights import ALL_GENERATORS, make_material, write_night
 from published import flip
 from shops import Shop
 
@@ -151,7 +151,7 @@ def test_a_damaged_artefact_is_made_anew(begun: Shop, by_one: dict[str, bytes]) 
 
 @pytest.fixture
 def material(tmp_path: Path, static_encoder: Encoder) -> Material:
-    night = write_night(tmp_path, SHOP, tiny_shop())  # all generators
+    night = write_night(tmp_path, ALL_GENERATORS, tiny_shop())
     return make_material(night, static_encoder)
 
 

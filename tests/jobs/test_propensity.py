@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
-from nights import AS_OF, SHOP, make_material, write_night
+from nights import AS_OF, make_material, write_night
 
 from embed import Encoder
 from jobs.config import load_config
@@ -17,8 +17,6 @@ from jobs.propensity import BASELINE, MODEL, people_of, train_propensities, user
 from jobs.state import Material, State
 from jobs.training import hyperparameters
 from rank.metrics import log_loss
-
-QUICK = SHOP.replace("two_tower = 5\n", "")
 
 
 def people_at(material: Material, *times: datetime) -> list:
@@ -31,7 +29,7 @@ def test_labels_equal_sql_over_the_source(
     tmp_path: Path, static_encoder: Encoder, days_ago: int
 ) -> None:
     """Click may be repeated; a purchase counts where it is the first of its item."""
-    night = write_night(tmp_path, QUICK)
+    night = write_night(tmp_path)
     material = make_material(night, static_encoder)
     start = AS_OF - timedelta(days=days_ago)
     (people,) = people_at(material, start)
@@ -145,7 +143,7 @@ def test_in_a_known_world_the_probabilities_are_near_the_true_ones(
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, static_encoder: Encoder):
     """Windows of the small shop, the models and their metrics."""
-    night = write_night(tmp_path_factory.mktemp("people"), QUICK)
+    night = write_night(tmp_path_factory.mktemp("people"))
     material = make_material(night, static_encoder)
     starts = [AS_OF - timedelta(days=14 * n) for n in range(5, 0, -1)]
     windows = people_at(material, *starts)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from nights import AS_OF, make_material, write_night
+from nights import ALL_GENERATORS, AS_OF, make_material, write_night
 
 from embed import Encoder
 from jobs.config_inputs import ItemsConfig
@@ -53,7 +53,7 @@ def test_text_columns_of_the_items_are_their_attributes(
 def test_figures_of_items_are_counted_from_the_corpus(
     tmp_path: Path, static_encoder: Encoder
 ) -> None:
-    material = make_material(write_night(tmp_path), static_encoder)
+    material = make_material(write_night(tmp_path, ALL_GENERATORS), static_encoder)
     early = material.inputs.events.filter(pl.col("ts") < AS_OF - timedelta(days=30))
     projection = material.fit_projection(AS_OF)
     limited = State(material, AS_OF, projection, corpus=early)
@@ -73,7 +73,7 @@ def test_figures_of_items_are_counted_from_the_corpus(
 def test_without_text_neither_candidates_nor_features_know_of_it(
     tmp_path: Path, static_encoder: Encoder
 ) -> None:
-    material = make_material(write_night(tmp_path), static_encoder)
+    material = make_material(write_night(tmp_path, ALL_GENERATORS), static_encoder)
     blank = material.without_text()
     states = [State(m, AS_OF, m.fit_projection(AS_OF)) for m in (material, blank)]
     of_text = ("nearest", "last", "last_3", "interests", "reviews", "similar")
@@ -93,7 +93,7 @@ def test_without_text_neither_candidates_nor_features_know_of_it(
 def test_less_memory_makes_smaller_shards_of_the_same_rows(
     tmp_path: Path, static_encoder: Encoder
 ) -> None:
-    material = make_material(write_night(tmp_path), static_encoder)
+    material = make_material(write_night(tmp_path, ALL_GENERATORS), static_encoder)
     scoring = material.config.scoring.model_copy(update={"memory": "8MiB"})
     little = replace(material, config=material.config.model_copy(update={"scoring": scoring}))
     states = [State(m, AS_OF, m.fit_projection(AS_OF)) for m in (material, little)]

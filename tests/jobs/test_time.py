@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from nights import AS_OF, SHOP, make_material, write_night
+from nights import ALL_GENERATORS, AS_OF, make_material, write_night
 from polars.testing import assert_frame_equal
 
 from embed import Encoder
@@ -21,7 +21,7 @@ from rank.sentiment import NEUTRAL
 from rank.tables import ITEM_TABLES
 
 # Views are taken as impressions, so that what is made of those is under the test too.
-WITH_IMPRESSIONS = SHOP.replace("{ view = 0.2,", "{").replace(
+WITH_IMPRESSIONS = ALL_GENERATORS.replace("{ view = 0.2,", "{").replace(
     "[events]", '[events]\nimpressions = "view"'
 )
 EARLIER = AS_OF - timedelta(days=30)

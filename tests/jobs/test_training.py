@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from nights import AS_OF, make_material, write_night
+from nights import ALL_GENERATORS, AS_OF, make_material, write_night
 from polars.testing import assert_frame_equal
 
 from embed import Encoder
@@ -86,8 +87,8 @@ def test_the_order_follows_what_ordered_the_calibration_window_better(
     assert _ordered(model, even, state) == model
 
 
-def test_one_and_two_threads_train_the_same_models(material: Material) -> None:
-    versions = []
+def test_one_and_two_threads_train_the_same_models(tmp_path: Path, static_encoder: Encoder) -> None:
+    versions, material = [], make_material(write_night(tmp_path, ALL_GENERATORS), static_encoder)
     for threads in (1, 2):
         quick = limited(material, max_rounds=8)
         scoring = quick.config.scoring.model_copy(update={"threads": threads})

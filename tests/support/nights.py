@@ -16,6 +16,7 @@ from jobs.state import Material
 
 AS_OF = datetime(2025, 6, 1)
 
+# Two thirds of a night of so small a shop would go into the two-tower model.
 SHOP = """
 name = "small"
 
@@ -46,7 +47,6 @@ last = 5
 last_3 = 5
 interests = 5
 two_hop = 5
-two_tower = 5
 factors = 5
 attributes = 5
 kinds = 5
@@ -81,6 +81,7 @@ items_per_user = 3
 min_probability = 0.001
 cool_off_days = 7
 """
+ALL_GENERATORS = SHOP.replace("two_hop = 5\n", "two_hop = 5\ntwo_tower = 5\n")
 
 
 @cache

@@ -11,10 +11,13 @@ import sklearn.isotonic
 import sklearn.linear_model  # noqa: F401
 import vl_convert  # noqa: F401
 
+import index.lookups  # noqa: F401
 import jobs.cli
 import jobs.nightly
 import jobs.plan
 import jobs.summary  # noqa: F401
+import rank.kernel
+import rank.lookups  # noqa: F401
 from embed import load_encoder
 from index.library import import_faiss
 
