@@ -222,8 +222,9 @@ def test_workers_leave_signals_to_their_parent_even_while_they_start() -> None:
         for n in (1, 2):
             workers.ask(n)
         for pid in at_work:
+            assert pid  # 0 would be everybody
             for number in (signal.SIGTERM, signal.SIGINT):
-                os.kill(pid or 0, number)
+                os.kill(pid, number)
         assert sorted(workers.answer() for _ in range(2)) == [((1,), 2), ((2,), 3)]
 
 
