@@ -111,10 +111,8 @@ def exponents(sizes: np.ndarray, clocks: list[Clock]) -> list[float]:
     if len(sizes) < 2:
         return [np.nan] * (len(PARTS) + 2)
     figures = np.array([_numbers(clock) for clock in clocks])
-    slopes: list[float] = np.polyfit(np.log(sizes), np.log(np.maximum(figures, 1e-9)), 1)[
-        0
-    ].tolist()
-    return slopes
+    slopes, _ = np.polyfit(np.log(sizes), np.log(np.maximum(figures, 1e-9)), 1)
+    return [float(slope) for slope in slopes]
 
 
 def _numbers(clock: Clock) -> list[float]:
