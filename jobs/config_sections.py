@@ -129,6 +129,9 @@ class TrainingConfig(Section):
 
     windows: Positive = key(3, "Label windows to train on, one horizon apart.")
     negative_share: Fraction = key(0.2, "Share of the pairs without the behaviour that is kept.")
+    order_negative_share: Fraction = key(
+        1.0, "Likewise of the candidates of users with it, where the order is learnt."
+    )
     learning_rate: Fraction = key(0.05, "LightGBM's learning rate.")
     num_leaves: Annotated[int, Field(ge=2)] = key(31, "Leaves of a tree.")
     min_rows_per_leaf: Positive = key(50, "Least training rows in a leaf.")

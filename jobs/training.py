@@ -363,6 +363,7 @@ def hyperparameters(config: Config) -> Hyperparameters:
         seed=options.seed,
         threads=config.scoring.threads,
         l2=options.l2,
+        order_negative_share=options.order_negative_share,
     )
 
 
