@@ -13,6 +13,7 @@ from nights import SHOP, write_night
 from jobs.errors import STATUSES
 
 ROOT = Path(__file__).resolve().parents[2]
+QUICK = SHOP.replace("max_rounds = 60", "max_rounds = 5")
 
 
 def nightrank(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +47,7 @@ def test_memory_given_on_the_command_line_comes_before_the_environment(tmp_path)
 
 
 def test_a_whole_night_then_its_parts(tmp_path) -> None:
-    night = write_night(tmp_path)
+    night = write_night(tmp_path, QUICK)
     config, home = night.root / "small.toml", tmp_path / "home"
     where = ("--as-of", "2025-06-01", "--root", night.root, "--home", home)
     assert nightrank("status", config, "--home", home).stdout.startswith("nothing is published")
@@ -71,8 +72,7 @@ def test_a_whole_night_then_its_parts(tmp_path) -> None:
 
 
 def test_a_backtest_with_and_without_text_keeps_no_model(tmp_path) -> None:
-    quick = SHOP.replace("max_rounds = 60", "max_rounds = 5")
-    night = write_night(tmp_path, quick)
+    night = write_night(tmp_path, QUICK)
     config, home = night.root / "small.toml", tmp_path / "home"
     where = ("--as-of", "2025-06-01", "--root", night.root, "--home", home)
     unknown = nightrank("evaluate", config, *where, "--without", "colours")

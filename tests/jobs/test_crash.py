@@ -15,7 +15,7 @@ from jobs.ledger import STAGES
 KILLS = int(os.environ.get("NIGHTRANK_KILLS", "200"))
 # Most nights find their models. Of those that grow them, growing is the longest part, and is one
 # step: more kills there would hit nothing else.
-OF_TRAINING = 0.125
+OF_TRAINING = 0.05
 # Of what a night takes. One that is killed goes on where it was, so later kills come later in it.
 LONGEST_WAIT = 0.6
 

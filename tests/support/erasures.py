@@ -165,7 +165,7 @@ def remains(home: Path, needles: dict[str, bytes]) -> dict[str, list[str]]:
     """Which needles are in which files, raw or decoded."""
     found = {}
     for path in sorted(p for p in home.rglob("*") if p.is_file() and not p.is_symlink()):
-        content = [path.read_bytes(), path.name.encode(), *(t.encode() for t in _decoded(path))]
+        content = [path.read_bytes(), path.name.encode(), "\0".join(_decoded(path)).encode()]
         here = [name for name, needle in needles.items() if any(needle in part for part in content)]
         if here:
             found[str(path.relative_to(home))] = here

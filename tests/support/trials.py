@@ -21,7 +21,7 @@ from jobs.publish import CURRENT, manifest_of, open_scores
 
 RUN = "today"
 YESTERDAY = "yesterday"
-SECONDS_BETWEEN_ANSWERS = 0.5
+SECONDS_BETWEEN_ANSWERS = 2.0
 
 
 @dataclass(frozen=True)
