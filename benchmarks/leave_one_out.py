@@ -1,7 +1,8 @@
 """Full ranking of each user's last item, strictly: everything learnt is from `seq[:-2]`.
 
-The ranker is grown on the third-last item, stopped on the second-last (the validation item), and
-the last is predicted from the history `seq[:-1]`. Candidates and features are those of the night.
+The ranker is grown on the fourth- and the third-last item, stopped on the second-last (the
+validation item), and the last is predicted from the history `seq[:-1]`. Candidates and features
+are those of the night.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,8 +30,9 @@ from benchmarks.sequences import read_sequences, shuffled_days
 from benchmarks.windows import SETTINGS, Cut, cut_before, place_material
 from jobs.config import load_config
 
-# Places from the end: grown before the third-last item, stopped before the second, tested.
-PLACES = (3, 2, 1)
+# Places from the end: grown before the fourth- and third-last item, stopped before the second,
+# tested before the last.
+PLACES = (4, 3, 2, 1)
 
 
 def main(

@@ -202,8 +202,8 @@ def test_every_feature_group_is_under_the_test(
 ) -> None:
     material = make_material(night, static_encoder)
     projection: Projection = material.fit_projection(AS_OF)
-    whole = set(before[AS_OF]["features"].columns)
+    whole, shared = set(before[AS_OF]["features"].columns), {}
     for group in GROUPS:
-        state = State(material, AS_OF, projection, without=(group,))
+        state = State(material, AS_OF, projection, without=(group,), snapshots=shared)
         pairs = state.candidates(state.users[:5])
         assert set(state.describe(pairs).columns) < whole, group

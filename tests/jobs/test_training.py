@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from nights import ALL_GENERATORS, AS_OF, make_material, write_night
+from nights import AS_OF, SHOP, make_material, write_night
 from polars.testing import assert_frame_equal
 
 from embed import Encoder
@@ -20,6 +19,7 @@ from rank.windows import training_windows
 
 EARLIER = AS_OF - timedelta(days=14)
 POOR = {"max_rounds": 1, "learning_rate": 0.001}
+FEW_ROUNDS = SHOP.replace("max_rounds = 60", "max_rounds = 20")
 
 
 def limited(material: Material, **options: float) -> Material:
@@ -29,7 +29,8 @@ def limited(material: Material, **options: float) -> Material:
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory, static_encoder: Encoder) -> Material:
-    return make_material(write_night(tmp_path_factory.mktemp("training")), static_encoder)
+    night = write_night(tmp_path_factory.mktemp("training"), FEW_ROUNDS)
+    return make_material(night, static_encoder)
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +88,9 @@ def test_the_order_follows_what_ordered_the_calibration_window_better(
     assert _ordered(model, even, state) == model
 
 
-def test_one_and_two_threads_train_the_same_models(tmp_path: Path, static_encoder: Encoder) -> None:
-    versions, material = [], make_material(write_night(tmp_path, ALL_GENERATORS), static_encoder)
+def test_one_and_two_threads_train_the_same_models(material: Material) -> None:
+    """The two-tower model, which the shop does without, has such a test of its own."""
+    versions = []
     for threads in (1, 2):
         quick = limited(material, max_rounds=8)
         scoring = quick.config.scoring.model_copy(update={"threads": threads})
@@ -154,7 +156,7 @@ def test_the_champion_is_the_newest_model_before(tmp_path, champion: Trained) ->
 
 
 def test_the_second_training_of_a_home_has_a_contest(tmp_path) -> None:
-    night = write_night(tmp_path)
+    night = write_night(tmp_path, FEW_ROUNDS)
     first = replace(night, as_of=EARLIER)
     trained = nightly.train(first, nightly.prepare(first))
     later = nightly.train(night, nightly.prepare(night))
