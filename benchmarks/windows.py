@@ -72,16 +72,26 @@ class Window:
     example: Example
 
     @classmethod
-    def of(cls, cut: Cut, projection: Projection, *, without: Collection[str] = ()) -> "Window":
-        """Candidates and features of the night, without some groups of features."""
+    def of(
+        cls,
+        cut: Cut,
+        projection: Projection,
+        *,
+        without: Collection[str] = (),
+        whole: bool = False,
+    ) -> "Window":
+        """Candidates and features of the night, without some groups of features.
+
+        What is learnt from is as large as a night's; what is tested must be `whole`.
+        """
         state = State(cut.material, cut.as_of, projection, without=without, corpus=cut.corpus)
-        return cls(cut.targets, examples_of(state)[BEHAVIOUR].of_followers())
+        return cls(cut.targets, examples_of(state, whole=whole)[BEHAVIOUR].of_followers())
 
 
 def windows_of(cuts: Sequence[Cut], *, without: Collection[str] = ()) -> list[Window]:
-    """The windows of cuts, the earliest first."""
+    """The windows of cuts, the earliest first; the last is tested."""
     projection = cuts[0].material.fit_projection(cuts[0].as_of)
-    return [Window.of(cut, projection, without=without) for cut in cuts]
+    return [Window.of(cut, projection, without=without, whole=cut is cuts[-1]) for cut in cuts]
 
 
 def place_material(sequences: Sequences, config: Config, home: Path) -> Material:

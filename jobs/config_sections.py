@@ -129,8 +129,8 @@ class TrainingConfig(Section):
 
     windows: Positive = key(3, "Label windows to train on, one horizon apart.")
     negative_share: Fraction = key(0.2, "Share of the pairs without the behaviour that is kept.")
-    order_negative_share: Fraction = key(
-        1.0, "Likewise of the candidates of users with it, where the order is learnt."
+    order_pairs: Positive = key(
+        2_000_000, "So many pairs of a window, about, teach the order: of more, a sample."
     )
     learning_rate: Fraction = key(0.05, "LightGBM's learning rate.")
     num_leaves: Annotated[int, Field(ge=2)] = key(31, "Leaves of a tree.")

@@ -345,16 +345,16 @@ class State:
         users = pairs.get_column("user").unique().to_numpy()
         return self.features.groups(pairs, self.snapshot.profiles(users))
 
-    def drawn(self, pairs: pl.DataFrame) -> NDArray[np.bool_]:
-        """(n,) whether a pair is in the sample of all that is learnt from."""
-        options = self.material.config.training
+    def drawn(self, pairs: pl.DataFrame, share: float) -> NDArray[np.bool_]:
+        """(n,) whether a pair is in a sample of all; a larger sample holds a smaller one."""
         ids = pl.DataFrame(
             [
                 self.inputs.users.get_column("user_id").gather(pairs.get_column("user")),
                 self.inputs.items.get_column("item_id").gather(pairs.get_column("item")),
             ]
         )
-        return sampled(ids, share=options.negative_share, as_of=self.as_of, seed=options.seed)
+        seed = self.material.config.training.seed
+        return sampled(ids, share=share, as_of=self.as_of, seed=seed)
 
     def allowed(self, behaviour: str, pairs: pl.DataFrame) -> NDArray[np.bool_]:
         """(n,) whether the behaviour is still to come for the pair, or may be repeated."""

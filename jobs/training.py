@@ -294,34 +294,48 @@ def _contest(
     return pl.DataFrame(rows, CONTEST, orient="row")
 
 
-def examples_of(state: State) -> dict[str, Example]:
+def examples_of(state: State, *, whole: bool = False) -> dict[str, Example]:
     """The candidates to learn from.
 
-    These are the positives, a sample of all, all that were shown within the horizon, all of users
-    with a positive.
+    These are the positives, a sample of all, all that were shown within the horizon, and, for the
+    order, all of users with a positive: where that may be more than `training.order_pairs`, a
+    sample of them, unless it is to be the `whole`.
     """
-    material, share = state.material, state.material.config.training.negative_share
+    material, options = state.material, state.material.config.training
     names = [wanted.behaviour for wanted in material.config.predict]
     targets = {name: material.targets(name, state.as_of) for name in names}
     seen = {name: material.shown(name, state.as_of) for name in names}
+    shares = {name: 1.0 if whole else _order_share(state, targets[name]) for name in names}
     features: list[pl.DataFrame] = []
     chosen: dict[str, list[Chosen]] = {behaviour: [] for behaviour in targets}
     for users in state.shards():
         pairs = state.candidates(users)
         asked = pairs.get_column("user").to_numpy()
         followed = {behaviour: labels(pairs, targets[behaviour]) for behaviour in targets}
-        drawn = state.drawn(pairs)
+        drawn = state.drawn(pairs, options.negative_share)
         shown = {name: labels(pairs, seen[name]) for name in names}
-        followers = [np.isin(asked, asked[happened]) for happened in followed.values()]
-        kept = np.logical_or.reduce([drawn, *shown.values(), *followers])
+        ordered = [
+            happened | (np.isin(asked, asked[happened]) & state.drawn(pairs, shares[behaviour]))
+            for behaviour, happened in followed.items()
+        ]
+        kept = np.logical_or.reduce([drawn, *shown.values(), *ordered])
         features.append(state.describe(pairs.filter(kept)))
         for behaviour, happened in followed.items():
             allowed = state.allowed(behaviour, pairs)
-            weight = weights(happened, drawn=drawn, shown=shown[behaviour], share=share)
+            weight = weights(
+                happened, drawn=drawn, shown=shown[behaviour], share=options.negative_share
+            )
             columns = (allowed[kept], asked[kept], happened[kept], weight[kept])
             chosen[behaviour].append(columns)
     described = pl.concat(features)
     return {behaviour: _example(described, parts) for behaviour, parts in chosen.items()}
+
+
+def _order_share(state: State, targets: pl.DataFrame) -> float:
+    """The share of the candidates of users with a target that teaches the order."""
+    config = state.material.config
+    most = targets.get_column("user").n_unique() * config.candidates.per_user
+    return min(config.training.order_pairs / max(most, 1), 1.0)
 
 
 def _example(features: pl.DataFrame, parts: list[Chosen]) -> Example:
@@ -363,7 +377,6 @@ def hyperparameters(config: Config) -> Hyperparameters:
         seed=options.seed,
         threads=config.scoring.threads,
         l2=options.l2,
-        order_negative_share=options.order_negative_share,
     )
 
 

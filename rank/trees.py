@@ -55,9 +55,7 @@ class Hyperparameters:
     `min_positives_per_leaf` is the least number of positives that the classifier expects in a
     leaf, LightGBM's `min_sum_hessian_in_leaf`. Where one pair in thousands happens, fifty rows
     expect a tenth of a positive, and a Newton step divides by that: one leaf could then move the
-    odds by a factor of a thousand. `order_negative_share` is how much of what did not happen the
-    order is learnt from: the pairs that teach it are of a positive and a negative of one user, and
-    a part of them says nearly as much as all.
+    odds by a factor of a thousand.
     """
 
     learning_rate: float
@@ -69,7 +67,6 @@ class Hyperparameters:
     seed: int
     threads: int
     l2: float = 0.0
-    order_negative_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -198,13 +195,12 @@ def grow(
     import lightgbm
 
     _check_positives(train, "training windows")
-    grown_on = _dataset(train, _learnt_from(train, objective, parameters), objective)
+    grown_on = _dataset(train, objective)
     stopped_on: list[lightgbm.Dataset] = []
     callbacks: list[Callable[..., object]] = [lambda _: on_tree()]
     if stop is not None:
         _check_positives([stop], "early-stopping window")
-        rows = [stop.rows(objective)]
-        stopped_on.append(_dataset([stop], rows, objective, reference=grown_on))
+        stopped_on.append(_dataset([stop], objective, reference=grown_on))
         patience = parameters.early_stopping_rounds
         callbacks.append(lightgbm.early_stopping(patience, verbose=False))
     booster = lightgbm.train(
@@ -247,28 +243,12 @@ def _check_positives(examples: Sequence[Example], window: str) -> None:
         raise TooFewPositives(f"no candidate of the {window} was followed by it")
 
 
-def _learnt_from(
-    train: Sequence[Example], objective: Objective, parameters: Hyperparameters
-) -> list[Labels]:
-    """For each window (n,) its rows that are learnt from."""
-    rows = [example.rows(objective) for example in train]
-    if objective == "binary" or parameters.order_negative_share == 1:
-        return rows
-    rng, share = np.random.default_rng(parameters.seed), parameters.order_negative_share
-    return [
-        kept & (example.happened | (rng.random(len(kept)) < share))
-        for example, kept in zip(train, rows, strict=True)
-    ]
-
-
 def _dataset(
-    examples: Sequence[Example],
-    rows: Sequence[Labels],
-    objective: Objective,
-    reference: "lightgbm.Dataset | None" = None,
+    examples: Sequence[Example], objective: Objective, reference: "lightgbm.Dataset | None" = None
 ) -> "lightgbm.Dataset":
     import lightgbm
 
+    rows = [example.rows(objective) for example in examples]
     kept = list(zip(examples, rows, strict=True))
     matrix = np.concatenate([e.features.filter(pl.Series(r)).to_numpy() for e, r in kept])
     happened = np.concatenate([e.happened[r] for e, r in kept]).astype(np.float32)

@@ -45,7 +45,7 @@ def snapshot_of(material: Material, as_of: datetime) -> dict[str, pl.DataFrame]:
         "features": state.describe(pairs),
         "evidence": evidence_of(state, pairs),
         "user_features": state.describe_users().with_columns(user_id=known),
-        "drawn": pl.DataFrame({"drawn": state.drawn(pairs)}),
+        "drawn": pl.DataFrame({"drawn": state.drawn(pairs, 0.2)}),
         "projection": pl.DataFrame(projection.components),
         "sentiment": state.reviews.select("ts", "rating", "sentiment"),
     }

@@ -100,6 +100,27 @@ def test_one_and_two_threads_train_the_same_models(material: Material) -> None:
     assert versions[0] == versions[1]
 
 
+def test_a_sample_teaches_the_order_where_a_window_holds_too_many_pairs(
+    material: Material, champion: Trained
+) -> None:
+    start = AS_OF - timedelta(days=14)
+    buyers = material.targets("purchase", start).get_column("user").n_unique()
+    half = limited(material, order_pairs=buyers * material.config.candidates.per_user // 2)
+    states = [State(m, start, champion.projection) for m in (material, half)]
+    whole, some = (examples_of(state)["purchase"] for state in states)
+    for name in ("features", "users", "happened", "weight"):
+        again = getattr(examples_of(states[1], whole=True)["purchase"], name)
+        assert np.array_equal(getattr(whole, name), again, equal_nan=name == "features")
+    assert some.happened.sum() == whole.happened.sum()
+    for name in ("users", "happened", "weight"):  # the probability is learnt from the same
+        one, other = (getattr(e, name)[e.rows("binary")] for e in (whole, some))
+        assert np.array_equal(one, other)
+    rows = {name: e.rows("lambdarank") for name, e in (("whole", whole), ("some", some))}
+    assert set(some.users[rows["some"]]) == set(whole.users[rows["whole"]])
+    negatives = [(e.rows("lambdarank") & ~e.happened).sum() for e in (some, whole)]
+    assert negatives[0] / negatives[1] == pytest.approx(0.5, abs=0.05)
+
+
 def test_a_window_whose_horizon_is_not_over_gives_no_labels(
     material: Material, champion: Trained
 ) -> None:

@@ -1,4 +1,3 @@
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,23 +112,6 @@ def test_thinned_negatives_do_not_move_the_probabilities() -> None:
     assert means == pytest.approx([truth.mean()] * 2, rel=0.08)
     uncorrected = replace(tenth, negative_share=1.0)
     assert expit(uncorrected.log_odds(test.features, threads=1)).mean() > 3 * truth.mean()
-
-
-def test_the_order_is_learnt_from_a_share_of_what_did_not_happen() -> None:
-    train, stop = [simulated(20_000, seed)[0] for seed in (1, 2)], simulated(20_000, 3)[0]
-    test, truth = simulated(20_000, 9)
-    some, best = replace(PARAMETERS, order_negative_share=0.25), roc_auc_score(test.happened, truth)
-    order = grow(train, stop, objective="lambdarank", parameters=some)
-    assert roc_auc_score(test.happened, order.score(test.features, threads=1)) > best - 0.03
-    positives = sum(example.happened.sum() for example in train)
-    negatives = sum(example.rows("lambdarank").sum() for example in train) - positives
-    root = int(re.search(r"internal_count=(\d+)", order.text)[1])
-    bagged = 0.8  # of the rows, a tree is grown on so many
-    assert root == pytest.approx(bagged * (positives + 0.25 * negatives), rel=0.02)
-    classifiers = [
-        grow(train, stop, objective="binary", parameters=p).text for p in (some, PARAMETERS)
-    ]
-    assert classifiers[0] == classifiers[1]
 
 
 def test_negatives_that_were_shown_are_all_kept_and_move_no_probability() -> None:
