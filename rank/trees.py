@@ -250,7 +250,7 @@ def _dataset(
 
     rows = [example.rows(objective) for example in examples]
     kept = list(zip(examples, rows, strict=True))
-    matrix = np.concatenate([e.features.filter(pl.Series(r)).to_numpy() for e, r in kept])
+    matrix = _matrix([(e.features, r) for e, r in kept])
     happened = np.concatenate([e.happened[r] for e, r in kept]).astype(np.float32)
     groups, weight = None, None
     if objective == "lambdarank":
@@ -265,6 +265,18 @@ def _dataset(
         feature_name=examples[0].features.columns,
         reference=reference,
     )
+
+
+def _matrix(parts: Sequence[tuple[pl.DataFrame, Labels]]) -> NDArray[np.floating]:
+    """The kept rows of all frames, column after column, which LightGBM reads without a copy."""
+    (features, _), *_ = parts
+    kind = np.float32 if set(features.dtypes) == {pl.Float32} else np.float64
+    ends = np.cumsum([rows.sum() for _, rows in parts])
+    matrix = np.empty((ends[-1], features.width), dtype=kind, order="F")
+    for (frame, rows), end in zip(parts, ends, strict=True):
+        for number, column in enumerate(frame):
+            matrix[end - rows.sum() : end, number] = column.to_numpy()[rows]
+    return matrix
 
 
 def _run_lengths(values: NDArray[np.int32]) -> NDArray[np.int64]:
