@@ -1,5 +1,7 @@
 """Item-to-item matrices: row a holds how strongly item a speaks for its neighbours."""
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
@@ -15,6 +17,8 @@ NEIGHBOURS_PER_ITEM = 200
 LONGEST_HISTORY = 50
 # Products are computed in blocks of rows that hold about so many numbers.
 CELLS_PER_BLOCK = 2**23
+# An entry of a sparse product takes as much as ten numbers while it is worked on.
+ENTRIES_PER_BLOCK = 2**20
 
 # Chosen on the validation items of leave-one-out Beauty; see docs/benchmarks.md.
 DIRECTED_GAP = 10
@@ -69,14 +73,27 @@ def steps(
     return histories, step.get_column("following").to_numpy()
 
 
-def cooccurrence(latest: pl.DataFrame, shape: tuple[int, int]) -> sp.csr_array:
-    """Number of common users, damped by the popularity of both items.
+def cooccurrence(
+    latest: pl.DataFrame, shape: tuple[int, int], eligible: NDArray[np.bool_]
+) -> sp.csr_array:
+    """Number of common users, damped by the popularity of both items: `strongest_eligible`.
 
     Deshpande and Karypis, Item-based top-N recommendation algorithms, TOIS 2004; the popularity
-    of the neighbour is damped less, which favours the popular.
+    of the neighbour is damped less, which favours the popular. Computed in blocks of rows, as the
+    whole product may be too large.
     """
-    users_of = ordered(latest, shape, decay=1.0)
-    return _damped(sp.csr_array(users_of.T @ users_of), latest)
+    items_of = ordered(latest, shape, decay=1.0)
+    users_of = sp.csr_array(items_of.T)
+    count = _users_of_items(latest, shape[1])
+    most = np.cumsum(users_of @ np.diff(items_of.indptr))  # entries up to each row
+    ends = np.searchsorted(most, np.arange(0, most[-1:].sum(), ENTRIES_PER_BLOCK)[1:])
+    blocks = [
+        strongest_eligible(
+            _damped(sp.csr_array(users_of[start:end] @ items_of), count, first=start), eligible
+        )
+        for start, end in pairwise(np.unique([0, *ends, shape[1]]))
+    ]
+    return sp.csr_array(sp.vstack(blocks, format="csr"))
 
 
 def directed(latest: pl.DataFrame, shape: tuple[int, int]) -> sp.csr_array:
@@ -92,7 +109,8 @@ def directed(latest: pl.DataFrame, shape: tuple[int, int]) -> sp.csr_array:
         values += [np.full(len(before), 1.0 / gap), np.full(len(before), BACKWARD / gap)]
     pairs = (np.concatenate(rows), np.concatenate(columns))
     entries = (np.concatenate(values).astype(np.float32), pairs)
-    return _damped(sp.csr_array(entries, shape=(shape[1], shape[1])), latest)
+    matrix = sp.csr_array(entries, shape=(shape[1], shape[1]))
+    return _damped(matrix, _users_of_items(latest, shape[1]))
 
 
 def ease(latest: pl.DataFrame, shape: tuple[int, int], *, max_items: int) -> sp.csr_array:
@@ -182,11 +200,24 @@ def strongest(matrix: sp.csr_array, k: int) -> sp.csr_array:
     return entries_where(entries, order[places(entries.row[order]) < k])
 
 
-def _damped(matrix: sp.csr_array, latest: pl.DataFrame) -> sp.csr_array:
-    """Without the diagonal, divided by powers of both items' number of users."""
-    items = latest.get_column("item").to_numpy()
-    count = np.maximum(np.bincount(items, minlength=matrix.shape[0]), 1.0)
+def strongest_eligible(matrix: sp.csr_array, eligible: NDArray[np.bool_]) -> sp.csr_array:
+    """Of each row the `NEIGHBOURS_PER_ITEM` largest entries in eligible columns."""
     entries = matrix.tocoo()
-    divisor = count[entries.row] ** DAMPING[0] * count[entries.col] ** DAMPING[1]
+    return strongest(entries_where(entries, eligible[entries.col]), NEIGHBOURS_PER_ITEM)
+
+
+def _users_of_items(latest: pl.DataFrame, n_items: int) -> NDArray[np.int64]:
+    """(n_items,) how many users each item has, at least one."""
+    items = latest.get_column("item").to_numpy()
+    return np.maximum(np.bincount(items, minlength=n_items), 1)
+
+
+def _damped(matrix: sp.csr_array, users: NDArray[np.int64], *, first: int = 0) -> sp.csr_array:
+    """Rows from the `first` on, without the diagonal, divided by powers of both items' users."""
+    entries = matrix.tocoo()
+    row = entries.row + first
+    divisor = (
+        users[row].astype(float) ** DAMPING[0] * users[entries.col].astype(float) ** DAMPING[1]
+    )
     entries.data = (entries.data / divisor).astype(np.float32)
-    return entries_where(entries, entries.row != entries.col)
+    return entries_where(entries, row != entries.col)

@@ -15,7 +15,6 @@ from index.choice import DEFAULT, Indexing, choose, evenly
 from index.clusters import clusters
 from index.factors import item_factors
 from index.facts import Facts
-from index.rows import entries_where
 from index.store import Ids, VectorIndex, Vectors
 from index.whitening import whitened
 
@@ -82,18 +81,22 @@ class Snapshot(Facts):
     @cached_property
     def cooccurrence(self) -> sp.csr_array:
         """(n_items, n_items): see `index.neighbours.cooccurrence`."""
-        return self._eligible(neighbours.cooccurrence(self._corpus_items, self.shape))
+        return neighbours.cooccurrence(self._corpus_items, self.shape, self.eligible)
 
     @cached_property
     def directed(self) -> sp.csr_array:
         """(n_items, n_items): see `index.neighbours.directed`."""
-        return self._eligible(neighbours.directed(self._corpus_items, self.shape))
+        return neighbours.strongest_eligible(
+            neighbours.directed(self._corpus_items, self.shape), self.eligible
+        )
 
     @cached_property
     def ease(self) -> sp.csr_array:
         """(n_items, n_items): see `index.neighbours.ease`."""
         max_items = self.weights.ease_items
-        return self._eligible(neighbours.ease(self._corpus_items, self.shape, max_items=max_items))
+        return neighbours.strongest_eligible(
+            neighbours.ease(self._corpus_items, self.shape, max_items=max_items), self.eligible
+        )
 
     @cached_property
     def two_hop(self) -> sp.csr_array:
@@ -164,12 +167,6 @@ class Snapshot(Facts):
             return asked(active[evenly(len(active), most)])
 
         return choose(ids, vectors[ids], self.indexing, asked=sampled).on_best_device()
-
-    def _eligible(self, matrix: sp.csr_array) -> sp.csr_array:
-        """Only eligible columns, and the strongest of them in each row."""
-        entries = matrix.tocoo()
-        allowed = entries_where(entries, self.eligible[entries.col])
-        return neighbours.strongest(allowed, neighbours.NEIGHBOURS_PER_ITEM)
 
 
 def _exact(vectors: Vectors, chosen: NDArray[np.bool_]) -> VectorIndex:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from itertools import combinations
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -46,15 +47,18 @@ def damped(strength: np.ndarray, bought: list[tuple[int, int]]) -> np.ndarray:
     return result
 
 
+@pytest.mark.parametrize("entries", [1, 7, neighbours.ENTRIES_PER_BLOCK])
 @settings(max_examples=40)
 @given(worlds)
-def test_cooccurrence_equals_brute_force(bought: list[tuple[int, int]]) -> None:
+def test_cooccurrence_equals_brute_force(entries: int, bought: list[tuple[int, int]]) -> None:
     strength = np.zeros((ITEMS, ITEMS))
     for items in sequences(bought):
         for a, b in combinations(items, 2):
             strength[a, b] += 1
             strength[b, a] += 1
-    found = neighbours.cooccurrence(neighbours.latest_first(events(bought)), SHAPE)
+    latest, every = neighbours.latest_first(events(bought)), np.ones(ITEMS, dtype=bool)
+    with patch.object(neighbours, "ENTRIES_PER_BLOCK", entries):
+        found = neighbours.cooccurrence(latest, SHAPE, every)
     np.testing.assert_allclose(found.toarray(), damped(strength, bought), rtol=1e-5)
 
 
