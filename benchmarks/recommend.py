@@ -16,10 +16,11 @@ from benchmarks.features import TABLES
 from benchmarks.measured import Clock
 from index.generators import GENERATORS
 from jobs.config import Config
+from jobs.examples import examples_of
 from jobs.nightly import Night, prepare
 from jobs.scoring import predictions, score_pairs
 from jobs.state import Material, State, Users
-from jobs.training import examples_of, hyperparameters
+from jobs.training import hyperparameters
 from rank.features import GROUPS
 from rank.metrics import positions
 from rank.model import Model

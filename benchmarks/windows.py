@@ -9,9 +9,9 @@ import polars as pl
 
 from benchmarks.sequences import Sequences
 from jobs.config import Config
+from jobs.examples import examples_of
 from jobs.nightly import Night, prepare
 from jobs.state import Material, State
-from jobs.training import examples_of
 from rank.features import GROUPS
 from rank.projection import Projection
 from rank.trees import Example

@@ -82,14 +82,13 @@ def cooccurrence(
     of the neighbour is damped less, which favours the popular. Computed in blocks of rows, as the
     whole product may be too large.
     """
-    items_of = ordered(latest, shape, decay=1.0)
-    users_of = sp.csr_array(items_of.T)
-    count = _users_of_items(latest, shape[1])
-    most = np.cumsum(users_of @ np.diff(items_of.indptr))  # entries up to each row
+    users_of = ordered(latest, shape, decay=1.0)
+    by_item, count = sp.csr_array(users_of.T), _count(latest, shape[1])
+    most = np.cumsum(by_item @ np.diff(users_of.indptr))  # entries up to each row
     ends = np.searchsorted(most, np.arange(0, most[-1:].sum(), ENTRIES_PER_BLOCK)[1:])
     blocks = [
         strongest_eligible(
-            _damped(sp.csr_array(users_of[start:end] @ items_of), count, first=start), eligible
+            _damped(sp.csr_array(by_item[start:end] @ users_of), count, first=start), eligible
         )
         for start, end in pairwise(np.unique([0, *ends, shape[1]]))
     ]
@@ -110,7 +109,7 @@ def directed(latest: pl.DataFrame, shape: tuple[int, int]) -> sp.csr_array:
     pairs = (np.concatenate(rows), np.concatenate(columns))
     entries = (np.concatenate(values).astype(np.float32), pairs)
     matrix = sp.csr_array(entries, shape=(shape[1], shape[1]))
-    return _damped(matrix, _users_of_items(latest, shape[1]))
+    return _damped(matrix, _count(latest, shape[1]))
 
 
 def ease(latest: pl.DataFrame, shape: tuple[int, int], *, max_items: int) -> sp.csr_array:
@@ -206,18 +205,16 @@ def strongest_eligible(matrix: sp.csr_array, eligible: NDArray[np.bool_]) -> sp.
     return strongest(entries_where(entries, eligible[entries.col]), NEIGHBOURS_PER_ITEM)
 
 
-def _users_of_items(latest: pl.DataFrame, n_items: int) -> NDArray[np.int64]:
+def _count(latest: pl.DataFrame, n_items: int) -> NDArray[np.float64]:
     """(n_items,) how many users each item has, at least one."""
     items = latest.get_column("item").to_numpy()
-    return np.maximum(np.bincount(items, minlength=n_items), 1)
+    return np.maximum(np.bincount(items, minlength=n_items), 1.0)
 
 
-def _damped(matrix: sp.csr_array, users: NDArray[np.int64], *, first: int = 0) -> sp.csr_array:
+def _damped(matrix: sp.csr_array, count: NDArray[np.float64], *, first: int = 0) -> sp.csr_array:
     """Rows from the `first` on, without the diagonal, divided by powers of both items' users."""
     entries = matrix.tocoo()
     row = entries.row + first
-    divisor = (
-        users[row].astype(float) ** DAMPING[0] * users[entries.col].astype(float) ** DAMPING[1]
-    )
+    divisor = count[row] ** DAMPING[0] * count[entries.col] ** DAMPING[1]
     entries.data = (entries.data / divisor).astype(np.float32)
     return entries_where(entries, row != entries.col)

@@ -15,8 +15,9 @@ import polars as pl
 
 from jobs.config import Config
 from jobs.errors import InputMissing
+from jobs.examples import examples_of
 from jobs.state import Material, State
-from jobs.training import OnProgress, examples_of, grow_model, windows_before
+from jobs.training import OnProgress, grow_model, windows_before
 from rank.metrics import losses, placed, ranking_metrics
 from rank.model import Model
 from rank.trees import LISTED, Example
@@ -77,7 +78,8 @@ def tune(
     examples: Examples = []
     for start in (*windows.train, windows.stop, windows.calibrate):
         on_progress(f"window {start:%Y-%m-%d}")
-        examples.append(examples_of(State(material, start, projection)))
+        state, judged = State(material, start, projection), start == windows.calibrate
+        examples.append(examples_of(state, whole=judged))
     study = _study(folder, material.config, examples)
     end = time.monotonic() + 60 * minutes
     while not (done := len(_finished(study))) or (done < trials and time.monotonic() < end):

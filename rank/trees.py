@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -271,11 +272,11 @@ def _matrix(parts: Sequence[tuple[pl.DataFrame, Labels]]) -> NDArray[np.floating
     """The kept rows of all frames, column after column, which LightGBM reads without a copy."""
     (features, _), *_ = parts
     kind = np.float32 if set(features.dtypes) == {pl.Float32} else np.float64
-    ends = np.cumsum([rows.sum() for _, rows in parts])
+    ends = np.cumsum([0, *(rows.sum() for _, rows in parts)])
     matrix = np.empty((ends[-1], features.width), dtype=kind, order="F")
-    for (frame, rows), end in zip(parts, ends, strict=True):
+    for (frame, rows), (start, end) in zip(parts, pairwise(ends), strict=True):
         for number, column in enumerate(frame):
-            matrix[end - rows.sum() : end, number] = column.to_numpy()[rows]
+            matrix[start:end, number] = column.to_numpy()[rows]
     return matrix
 
 

@@ -11,9 +11,10 @@ from sklearn.metrics import log_loss, roc_auc_score
 from embed import Encoder
 from jobs.baselines import TEXT_GENERATORS, TEXT_GROUPS, fit_rivals, without_text
 from jobs.config_sections import CandidatesConfig
+from jobs.examples import examples_of
 from jobs.scoring import score_shard
 from jobs.state import Material, State
-from jobs.training import Trained, examples_of, hyperparameters, train_models
+from jobs.training import Trained, hyperparameters, train_models
 from rank.features import GROUPS
 from rank.labels import labels
 from rank.windows import training_windows

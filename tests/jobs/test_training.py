@@ -11,9 +11,10 @@ from polars.testing import assert_frame_equal
 
 from embed import Encoder
 from jobs import models, nightly
+from jobs.examples import examples_of
 from jobs.propensity import people_of
 from jobs.state import Material, State
-from jobs.training import Trained, _ordered, _outcomes, examples_of, train_models
+from jobs.training import Trained, _ordered, _outcomes, train_models
 from rank.labels import labels
 from rank.windows import training_windows
 
