@@ -90,8 +90,8 @@ class Example:
     def rows(self, objective: Objective) -> Labels:
         """(n,) what an objective learns from.
 
-        The probability needs the sample and every positive; the order needs all candidates of
-        the users with a positive, and nobody else's.
+        The probability needs the sample and every positive; the order needs what there is of the
+        users with a positive, and nobody else's.
         """
         if objective == "binary":
             return self.weight > 0
