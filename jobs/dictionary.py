@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
+import polars as pl
 
 from jobs.casts import named, quoted
 
@@ -71,7 +72,7 @@ def write_dictionary(connection: duckdb.DuckDBPyConnection) -> None:
     """Comment on every table, view and column, and list them in `mart.data_dictionary`."""
     connection.begin()  # one write to disk for all of them
     connection.execute(_TABLE)
-    lines = []
+    lines, comments = [], []
     for schema, name, position, column, kind, is_view in connection.execute(_FOUND).fetchall():
         table = tables().get(f"{schema}.{name}")
         if table is None:  # a table without words is no reason to stop a night
@@ -79,11 +80,14 @@ def write_dictionary(connection: duckdb.DuckDBPyConnection) -> None:
         other = table.columns["attribute"] if name in ("items", "users") else None
         what = table.columns.get(column, other) or ""
         place = f"{schema}.{named(name)}"
-        connection.execute(f"comment on column {place}.{named(column)} is {quoted(what)}")
+        comments.append(f"comment on column {place}.{named(column)} is {quoted(what)}")
         if position == 1:
             object_type = "view" if is_view else "table"
-            connection.execute(f"comment on {object_type} {place} is {quoted(table.comment)}")
+            comments.append(f"comment on {object_type} {place} is {quoted(table.comment)}")
         keys = ", ".join(table.keys)
         lines.append((schema, name, position, column, kind, what, table.comment, table.grain, keys))
-    connection.executemany("insert into mart.data_dictionary values (?,?,?,?,?,?,?,?,?)", lines)
+    connection.execute(";".join(comments))
+    connection.register("lines", pl.DataFrame(lines, orient="row").to_arrow())
+    connection.execute("insert into mart.data_dictionary from lines")
+    connection.unregister("lines")
     connection.commit()
