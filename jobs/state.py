@@ -205,7 +205,7 @@ class State:
         what the generators say twice; the rest is the scores, ids and flags of a pair.
         """
         said = 3 * len(self.material.config.candidates.budgets)
-        return FLOAT * (3 * len(self.feature_groups()) + 2 * said) + REST_OF_PAIR
+        return FLOAT * (3 * len(self.feature_groups) + 2 * said) + REST_OF_PAIR
 
     @cached_property
     def done(self) -> dict[str, sp.csr_array]:
@@ -339,6 +339,7 @@ class State:
         users = pairs.get_column("user").unique().sort().to_numpy()
         return self.features(pairs, self.snapshot.profiles(users))
 
+    @cached_property
     def feature_groups(self) -> dict[str, str]:
         """The group of each feature."""
         pairs = self.candidates(self.users[:1])

@@ -152,7 +152,7 @@ def _train(
     )
     of_pairs = [evaluation.metrics for evaluation in evaluations]
     ordered = order_metrics(material.config, judged.by_behaviour)
-    groups = tested.feature_groups()
+    groups = tested.feature_groups
     return Trained(
         as_of=as_of,
         models=tuple(map(_calibrate, judged.models, judged.outcomes)),
@@ -201,7 +201,7 @@ def _grow_all(config: Config, states: Iterable[State]) -> _Grown:
         examples.append(examples_of(state))
         people.append(people_of(state))
         samples.append(samples_of(state))
-        groups = groups or state.feature_groups()
+        groups = groups or state.feature_groups
     models = [grow_model(config, wanted.behaviour, examples) for wanted in config.predict]
     rivals = fit_rivals(config, examples, groups, parameters=hyperparameters(config))
     return _Grown(models, rivals, fit_readers(config, samples), people)

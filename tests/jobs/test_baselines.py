@@ -59,7 +59,7 @@ def test_figures_are_those_of_the_scored_window(material: Material, trained: Tra
     times = training_windows(AS_OF, horizon_days=14, train=2)
     projection = material.fit_projection(times.first)
     learnt = [State(material, t, projection) for t in (*times.train, times.stop)]
-    groups = learnt[0].feature_groups()
+    groups = learnt[0].feature_groups
     examples = [examples_of(state) for state in learnt]
     rivals = fit_rivals(config, examples, groups, parameters=parameters)
     scored = {}
@@ -86,7 +86,7 @@ def test_trees_without_embeddings_have_seen_none(material: Material) -> None:
     pairs = {}
     for name, rows in (("with", material), ("without", material.without_text())):
         state = State(rows, time, projection)
-        kept = without_text(state.feature_groups())
+        kept = without_text(state.feature_groups)
         proposed = state.candidates(state.users[:60])
         pairs[name] = proposed.select("user", "item"), state.describe(proposed).select(kept)
     both = pairs["with"][0].join(pairs["without"][0], on=["user", "item"])
