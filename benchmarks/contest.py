@@ -76,13 +76,17 @@ def compare(
 
 
 def ranked(contest: Contest, system: str, seeds: int, *, refit: bool = False) -> Iterator[Row]:
-    """A row for each seed; with `refit` another, grown on the window stopped on as well."""
+    """A row for each seed; with `refit` another, grown on the window stopped on as well.
+
+    The latter has as many trees, in each of its rankers the mean.
+    """
     for seed in range(seeds):
         parameters = replace(hyperparameters(load_config(SETTINGS)), seed=seed)
         trees = _grow(contest.train, contest.stop, parameters)
         yield {"system": system, "seed": seed} | _scored(contest.test, trees)
         if refit:
-            fixed = replace(parameters, max_rounds=trees.rounds)
+            rounds = trees.rounds // parameters.rankers
+            fixed = replace(parameters, max_rounds=rounds)
             trees = _grow([*contest.train, contest.stop], None, fixed)
             yield {"system": f"{system}, refit", "seed": seed} | _scored(contest.test, trees)
 

@@ -139,7 +139,12 @@ class TrainingConfig(Section):
         10.0, "Least number of positives that the classifier expects in a leaf."
     )
     l2: Annotated[float, Field(ge=0)] = key(0.0, "L2 penalty of the values of leaves.")
-    max_rounds: Positive = key(400, "Most trees.")
+    feature_fraction: Fraction = key(0.7, "Share of the features that a tree may split on.")
+    bagging_fraction: Fraction = key(0.8, "Share of the rows that a tree is grown on.")
+    rankers: Positive = key(
+        1, "So many are grown for the order, of different seeds, and added up: better, and slower."
+    )
+    max_rounds: Positive = key(400, "Most trees, of the classifier and of each ranker.")
     early_stopping_rounds: Positive = key(30, "Stop after this many trees without gain.")
     retrain_after_days: Count = key(7, "Age at which a model is retrained; 0: nightly.")
     baselines: list[Literal["popularity", "logistic", "no_embeddings", "bert"]] = key(

@@ -324,6 +324,9 @@ def hyperparameters(config: Config) -> Hyperparameters:
         seed=options.seed,
         threads=config.scoring.threads,
         l2=options.l2,
+        feature_fraction=options.feature_fraction,
+        bagging_fraction=options.bagging_fraction,
+        rankers=options.rankers,
     )
 
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from itertools import pairwise
@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rank.boosters import added
 from rank.calibrate import Floats
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ for text in json.load(sys.stdin):
 # the same to the last bit unless something is broken.
 VERIFIED, TOLERANCE = 100, 1e-9
 
+# The seeds of rankers that are added up are so far apart.
+SEEDS_APART = 1000
+
 # The order is learnt for the first so many places of a user's list.
 LISTED = 10
 
@@ -65,7 +69,9 @@ class Hyperparameters:
     `min_positives_per_leaf` is the least number of positives that the classifier expects in a
     leaf, LightGBM's `min_sum_hessian_in_leaf`. Where one pair in thousands happens, fifty rows
     expect a tenth of a positive, and a Newton step divides by that: one leaf could then move the
-    odds by a factor of a thousand.
+    odds by a factor of a thousand. `feature_fraction` and `bagging_fraction` are the shares of
+    features and of rows that a tree may see. `rankers` of different seeds are added up for the
+    order.
     """
 
     learning_rate: float
@@ -77,6 +83,9 @@ class Hyperparameters:
     seed: int
     threads: int
     l2: float = 0.0
+    feature_fraction: float = 0.7
+    bagging_fraction: float = 0.8
+    rankers: int = 1
 
 
 @dataclass(frozen=True)
@@ -202,26 +211,41 @@ def grow(
     Raises:
         TooFewPositives: the training windows or the stopping window hold no positive.
     """
-    import lightgbm
-
     _check_positives(train, "training windows")
     grown_on = _dataset(train, objective)
-    stopped_on: list[lightgbm.Dataset] = []
-    callbacks: list[Callable[..., object]] = [lambda _: on_tree()]
+    stopped_on: lightgbm.Dataset | None = None
     if stop is not None:
         _check_positives([stop], "early-stopping window")
-        stopped_on.append(_dataset([stop], objective, reference=grown_on))
+        stopped_on = _dataset([stop], objective, reference=grown_on)
+    rankers = parameters.rankers if objective == "lambdarank" else 1
+    texts = []
+    for n in range(rankers):
+        seeded = replace(parameters, seed=parameters.seed + n * SEEDS_APART)
+        texts.append(_grown(grown_on, stopped_on, objective, seeded, on_tree))
+    return Trees(text=added(texts), features=tuple(train[0].features.columns))
+
+
+def _grown(
+    grown_on: "lightgbm.Dataset",
+    stopped_on: "lightgbm.Dataset | None",
+    objective: Objective,
+    parameters: Hyperparameters,
+    on_tree: Callable[[], object],
+) -> str:
+    import lightgbm
+
+    callbacks: list[Callable[..., object]] = [lambda _: on_tree()]
+    if stopped_on is not None:
         patience = parameters.early_stopping_rounds
         callbacks.append(lightgbm.early_stopping(patience, verbose=False))
     booster = lightgbm.train(
         _parameters(objective, parameters),
         grown_on,
         num_boost_round=parameters.max_rounds,
-        valid_sets=stopped_on,
+        valid_sets=[stopped_on] if stopped_on is not None else [],
         callbacks=callbacks,
     )
-    text = booster.model_to_string(num_iteration=booster.best_iteration)
-    return Trees(text=_without_threads(text), features=tuple(train[0].features.columns))
+    return _without_threads(booster.model_to_string(num_iteration=booster.best_iteration))
 
 
 @lru_cache(maxsize=8)
@@ -317,8 +341,8 @@ def _parameters(objective: Objective, parameters: Hyperparameters) -> dict[str, 
         "num_leaves": parameters.num_leaves,
         "min_data_in_leaf": parameters.min_rows_per_leaf,
         "lambda_l2": parameters.l2,
-        "feature_fraction": 0.7,
-        "bagging_fraction": 0.8,
+        "feature_fraction": parameters.feature_fraction,
+        "bagging_fraction": parameters.bagging_fraction,
         "bagging_freq": 1,
         "seed": parameters.seed,
         "num_threads": parameters.threads,

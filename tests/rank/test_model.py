@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import lightgbm
@@ -12,6 +13,7 @@ from rank.calibrate import Calibration
 from rank.labels import weights
 from rank.model import Model
 from rank.trees import (
+    SEEDS_APART,
     Example,
     Hyperparameters,
     TooFewPositives,
@@ -239,6 +241,27 @@ def test_the_order_is_learnt_where_users_differ_in_level() -> None:
     score = ranker.score(test.features, threads=1).reshape(-1, 20)
     found = score.argmax(axis=1) == test.happened.reshape(-1, 20).argmax(axis=1)
     assert found.mean() > 0.9
+
+
+def test_rankers_are_added_up() -> None:
+    train, stop = simulated(2000, 1)[0], simulated(2000, 2)[0]
+    growing = partial(grow, [train], stop, objective="lambdarank")
+    seeds = [PARAMETERS.seed + n * SEEDS_APART for n in range(3)]
+    alone = [growing(parameters=replace(PARAMETERS, seed=seed)) for seed in seeds]
+    assert len({trees.text for trees in alone}) == 3
+    together = growing(parameters=replace(PARAMETERS, rankers=3))
+    assert together.rounds == sum(trees.rounds for trees in alone)
+    assert try_loading((together.text,)) is None
+    test = simulated(500, 3)[0].features
+    scores = [trees.score(test, threads=1) for trees in alone]
+    np.testing.assert_allclose(together.score(test, threads=1), sum(scores), rtol=0, atol=1e-12)
+    loaded = together.booster.predict(test.to_numpy())
+    np.testing.assert_allclose(loaded, sum(scores), rtol=0, atol=1e-12)
+    three = replace(PARAMETERS, rankers=3)  # the probability is that of one classifier
+    one, other = (
+        grow([train], stop, objective="binary", parameters=p) for p in (PARAMETERS, three)
+    )
+    assert one == other
 
 
 def test_save_and_load(model: Model, tmp_path: Path) -> None:
