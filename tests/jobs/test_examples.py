@@ -47,7 +47,7 @@ FEWER = {"NIGHTRANK__SOURCES__ITEMS": REVIEWED, "NIGHTRANK__SOURCES__MAX_QUARANT
             {"missing_time", "unknown_item"},
             FEWER | {PER_USER: "40"},
         ),
-        ("beauty", "amazon14-beauty", datetime(2014, 6, 1), {"missing_time"}, {PER_USER: "40"}),
+        ("beauty", "amazon14-beauty", datetime(2013, 6, 1), {"missing_time"}, {PER_USER: "40"}),
     ],
 )
 def test_the_example_runs_to_the_end_and_beats_popularity(
