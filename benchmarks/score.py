@@ -111,6 +111,10 @@ def grown(trees: int, leaves: int, example: Example, *, seed: int) -> Trees:
         early_stopping_rounds=0,
         seed=seed,
         threads=0,
+        l2=0.0,
+        feature_fraction=0.7,
+        bagging_fraction=0.8,
+        rankers=1,
     )
     return grow([example], None, objective="binary", parameters=parameters)
 

@@ -82,10 +82,10 @@ class Hyperparameters:
     early_stopping_rounds: int
     seed: int
     threads: int
-    l2: float = 0.0
-    feature_fraction: float = 0.7
-    bagging_fraction: float = 0.8
-    rankers: int = 1
+    l2: float
+    feature_fraction: float
+    bagging_fraction: float
+    rankers: int
 
 
 @dataclass(frozen=True)
@@ -275,9 +275,13 @@ def try_loading(texts: tuple[str, ...]) -> str | None:
 def _library() -> str:
     """Where LightGBM's compiled part is, found without importing the package."""
     package = find_spec("lightgbm")
-    assert package is not None
-    assert package.origin is not None
-    return str(next(Path(package.origin).parent.rglob("lib_lightgbm.*")))
+    places = package.submodule_search_locations if package else None
+    found = [path for place in places or () for path in Path(place).rglob("lib_lightgbm.*")]
+    if not found:
+        raise FileNotFoundError(
+            f"no lib_lightgbm in {places}: install lightgbm by pip, whose wheel holds it"
+        )
+    return str(found[0])
 
 
 def _check_positives(examples: Sequence[Example], window: str) -> None:

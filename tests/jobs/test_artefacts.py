@@ -41,7 +41,8 @@ def trained() -> Trained:
     example = Example(pl.DataFrame({"x": x}), users, happened, np.ones(400, "f4"))
     parameters = Hyperparameters(
         learning_rate=0.1, num_leaves=4, min_rows_per_leaf=5, min_positives_per_leaf=1.0,
-        max_rounds=5, early_stopping_rounds=5, seed=0, threads=1,
+        max_rounds=5, early_stopping_rounds=5, seed=0, threads=1, l2=0.0,
+        feature_fraction=0.7, bagging_fraction=0.8, rankers=1,
     )  # fmt: skip
     trees = grow([example], example, objective="binary", parameters=parameters)
     calibration = Calibration.fit(trees.score(example.features, threads=1), happened)

@@ -169,6 +169,7 @@ def test_one_window_is_shown_as_before(
     summary.show_backtest(once, [])
     assert capsys.readouterr().out == expected
     assert "Test window: purchase" in expected
+    assert "±" not in expected
 
 
 def test_an_ablation_of_one_window_needs_no_second(rolled: pl.DataFrame) -> None:

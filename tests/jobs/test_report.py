@@ -32,7 +32,8 @@ def grown(rng: np.random.Generator) -> Model:
     )
     parameters = Hyperparameters(
         learning_rate=0.3, num_leaves=4, min_rows_per_leaf=10, min_positives_per_leaf=1.0,
-        max_rounds=5, early_stopping_rounds=5, seed=0, threads=1,
+        max_rounds=5, early_stopping_rounds=5, seed=0, threads=1, l2=0.0,
+        feature_fraction=0.7, bagging_fraction=0.8, rankers=1,
     )  # fmt: skip
     trees = [
         grow([example], None, objective=objective, parameters=parameters)

@@ -124,7 +124,11 @@ def test_the_loss_of_a_sample_is_that_of_all() -> None:
     drawn, shown = rng.random(n) < share, table[:, 0] > 1
     weight = weights(happened, drawn=drawn, shown=shown, share=share)
     sample = replace(whole, weight=weight)
-    parameters = Hyperparameters(0.1, 7, 20, 1.0, 20, 5, seed=0, threads=1)
+    parameters = Hyperparameters(
+        learning_rate=0.1, num_leaves=7, min_rows_per_leaf=20, min_positives_per_leaf=1.0,
+        max_rounds=20, early_stopping_rounds=5, seed=0, threads=1, l2=0.0,
+        feature_fraction=0.7, bagging_fraction=0.8, rankers=1,
+    )  # fmt: skip
     trees = grow([sample], None, objective="binary", parameters=parameters)
     model = Model("buy", 7, trees, trees, negative_share=share)
     loss, entropy = sampled_loss(model, sample, threads=1)

@@ -16,6 +16,10 @@ PARAMETERS = Hyperparameters(
     early_stopping_rounds=5,
     seed=0,
     threads=1,
+    l2=0.0,
+    feature_fraction=0.7,
+    bagging_fraction=0.8,
+    rankers=1,
 )
 
 

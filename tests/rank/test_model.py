@@ -31,6 +31,10 @@ PARAMETERS = Hyperparameters(
     early_stopping_rounds=10,
     seed=1,
     threads=1,
+    l2=0.0,
+    feature_fraction=0.7,
+    bagging_fraction=0.8,
+    rankers=1,
 )
 
 
