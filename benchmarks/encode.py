@@ -1,12 +1,13 @@
-"""How fast texts become vectors: sentence-transformers plainly, and ours, in turns.
+"""How fast texts become vectors: sentence-transformers plainly, ours, and the limit, in turns.
 
-Each of ours is held against the vectors of sentence-transformers, too.
+Each of ours is held against the vectors of sentence-transformers, too. The limit multiplies as many
+rows as there are tokens by the matrices of the network's layers, and does nothing else.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import polars as pl
@@ -14,14 +15,19 @@ import typer
 from numpy.typing import NDArray
 
 from embed import item_texts, load_encoder, review_texts
+from embed.encoder import CPU_TOKENS
 from embed.loading import minilm_folder
 from embed.trial import Trial, compare, count_tokens, fidelity, ratio
 from jobs.config_sections import EncoderConfig
 from jobs.console import show_table
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
 MODEL = "packaged/all-MiniLM-L6-v2"
 PLAIN_BATCH = 32
 PLAIN = f"sentence-transformers, batch {PLAIN_BATCH}"
+LIMIT = "limit: float32 products of the layers alone"
 OURS = {
     "torch float32": ("torch", "float32"),
     "OpenVINO float32": ("openvino", "float32"),
@@ -50,7 +56,9 @@ def main(
     sample = [everything[row] for row in order[:texts]]
     calibration = [everything[row] for row in order[texts:]]
     tokens = count_tokens(sample, load_encoder(MODEL, backend="torch", max_tokens=_max_tokens()))
-    trials = compare(ways(home, calibration), sample, rounds=rounds)
+    plain = plain_model()
+    compared = ways(plain, home, calibration) | {LIMIT: products(plain, tokens)}
+    trials = compare(compared, sample, rounds=rounds)
     title = f"{len(sample):,} texts, {tokens:,} tokens, {rounds} rounds in turns"
     show_table(title, COLUMNS, list(rows(trials, len(sample), tokens)))
 
@@ -64,12 +72,17 @@ def texts_of(folder: Path) -> list[str]:
     return [text for text in dict.fromkeys(found) if text.strip()]
 
 
-def ways(home: Path, calibration: Sequence[str]) -> dict[str, Encode]:
-    """Plain use of the library first, then ours; int8 is calibrated to texts not in the sample."""
+def plain_model() -> "SentenceTransformer":
+    """The network as the library loads it."""
     from sentence_transformers import SentenceTransformer
 
-    plain = SentenceTransformer(str(minilm_folder()), device="cpu")
-    plain.max_seq_length = _max_tokens()
+    model = SentenceTransformer(str(minilm_folder()), device="cpu")
+    model.max_seq_length = _max_tokens()
+    return model
+
+
+def ways(plain: "SentenceTransformer", home: Path, calibration: Sequence[str]) -> dict[str, Encode]:
+    """Plain use of the library first, then ours; int8 is calibrated to texts not in the sample."""
 
     def plainly(texts: Sequence[str]) -> NDArray[np.float32]:
         vectors: NDArray[np.float32] = plain.encode(
@@ -91,21 +104,40 @@ def ways(home: Path, calibration: Sequence[str]) -> dict[str, Encode]:
     return found
 
 
+def products(plain: "SentenceTransformer", tokens: int) -> Encode:
+    """Rows for all tokens times the layers' matrices, in batches as large as ours; no vectors."""
+    import torch
+
+    layers = [part for part in plain[0].auto_model.encoder.modules()
+              if isinstance(part, torch.nn.Linear)]  # fmt: skip
+    rows = {
+        width: torch.rand(CPU_TOKENS, width) for width in {layer.in_features for layer in layers}
+    }
+    sizes = [min(CPU_TOKENS, tokens - start) for start in range(0, tokens, CPU_TOKENS)]
+
+    def multiply(_: Sequence[str]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            for size in sizes:
+                for layer in layers:
+                    torch.mm(rows[layer.in_features][:size], layer.weight.T)
+        return np.empty((0, 0), dtype=np.float32)
+
+    return multiply
+
+
 def rows(trials: dict[str, Trial], texts: int, tokens: int) -> Iterator[tuple[object, ...]]:
     """One for each way, as of `COLUMNS`."""
     plain = trials[PLAIN]
     for name, trial in trials.items():
         seconds = median(trial.seconds)
-        near = fidelity(trial.vectors, plain.vectors)
+        near = fidelity(trial.vectors, plain.vectors) if len(trial.vectors) else None
         yield (
             name,
             round(tokens / seconds),
             round(texts / seconds),
             ratio(trial.seconds, plain.seconds),
             ratio(trial.cpu_seconds, plain.cpu_seconds),
-            near.mean,
-            near.least,
-            near.overlap,
+            *((near.mean, near.least, near.overlap) if near else ("", "", "")),
         )
 
 

@@ -1,4 +1,7 @@
-"""Features of pairs by Polars joins and numpy gathers beside ours, on an invented shop.
+"""Features of pairs by Polars joins and numpy gathers, by ours, and the limit: an invented shop.
+
+The limit moves what has to be moved and computes nothing: a copy of the finished table, and, for
+the cosines, the vectors of each pair's item read once, with those of its user in a cache.
 
 POLARS_MAX_THREADS=1 OMP_NUM_THREADS=1 python -m benchmarks.features
 """
@@ -14,6 +17,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+from jobs.console import show_table
 from rank.features import GROUPS, NEWEST, Features
 from rank.known import LAST_ITEMS, Known, Values
 from rank.projection import Projection
@@ -27,6 +31,8 @@ TABLES = (
 )  # fmt: skip
 # The plain way gathers both vectors of so many pairs at a time: more do not fit the caches.
 BLOCK = 8192
+# The limit reads vectors into a room that the caches hold.
+ROOM = 256
 
 COSINE_NAMES = (
     "cosine_profile", "cosine_own_reviews", "cosine_item_reviews", "cosine_last",
@@ -209,6 +215,24 @@ def ours(known: Known, profiles: Values, groups: tuple[str, ...]) -> Assemble:
     return assemble
 
 
+def copied(known: Known, plain: dict[str, Assemble], pairs: pl.DataFrame) -> dict[str, Assemble]:
+    """The limit of each plain way, by the bytes that it cannot do without."""
+    items = pairs.get_column("item").to_numpy()
+    vectors = [known.item_vectors, known.item_review_vectors, known.whitened_items]
+    vectors += [known.answers] if known.answers is not None else []
+    rooms = [np.empty((ROOM, matrix.shape[1]), dtype=matrix.dtype) for matrix in vectors]
+    finished = {name: way(pairs) for name, way in plain.items()}
+
+    def cosines(_: pl.DataFrame) -> Values:
+        for start in range(0, len(items), ROOM):
+            places = items[start : start + ROOM]
+            for matrix, room in zip(vectors, rooms, strict=True):
+                matrix.take(places, axis=0, out=room[: len(places)], mode="clip")
+        return finished["cosines"].copy()
+
+    return {"tables": lambda _: finished["tables"].copy(), "cosines": cosines}
+
+
 def rates(ways: dict[str, Assemble], pairs: pl.DataFrame, repeats: int) -> dict[str, float]:
     """Million pairs a second of each way: the median of runs that take turns.
 
@@ -221,6 +245,12 @@ def rates(ways: dict[str, Assemble], pairs: pl.DataFrame, repeats: int) -> dict[
             way(pairs)
             taken[name].append(time.process_time() - started)
     return {name: len(pairs) / 1e6 / float(np.median(t)) for name, t in taken.items()}
+
+
+def shown(name: str, plain: float, own: float, limit: float) -> tuple[str, ...]:
+    """A row of the table: rates, and what ours is of the others."""
+    rates = (f"{rate:.3f}" for rate in (plain, own, limit))
+    return (name, *rates, f"{own / plain:.1f}", f"{own / limit:.2f}")
 
 
 def main() -> None:
@@ -242,15 +272,17 @@ def main() -> None:
         np.testing.assert_allclose(
             np.sort(way(pairs)), np.sort(own[name](pairs)), atol=2e-5, rtol=1e-5, err_msg=name
         )
+    limit = copied(known, plain, pairs)
     ways = {f"{name}, plain": way for name, way in plain.items()} | own
+    ways |= {f"{name}, limit": way for name, way in limit.items()}
     found = rates(ways, pairs, options.repeats)
-    both = [1 / (1 / found[f"tables{of}"] + 1 / found[f"cosines{of}"]) for of in (", plain", "")]
-    print(f"{len(pairs):,} pairs; polars threads: {pl.thread_pool_size()}; million pairs/s")
-    for name in plain:
-        before, after = found[f"{name}, plain"], found[name]
-        print(f"{name:12} plain {before:8.3f}  ours {after:8.3f}  ratio {after / before:6.1f}")
-    print(f"{'both':12} plain {both[0]:8.3f}  ours {both[1]:8.3f}  ratio {both[1] / both[0]:6.1f}")
-    print(f"{'all groups':12} {'':14}  ours {found['all groups']:8.3f}")
+    for of in ("", ", plain", ", limit"):
+        found[f"both{of}"] = 1 / (1 / found[f"tables{of}"] + 1 / found[f"cosines{of}"])
+    rows = [shown(name, *(found[f"{name}{of}"] for of in (", plain", "", ", limit")))
+            for name in (*plain, "both")]  # fmt: skip
+    rows.append(("all groups", "", f"{found['all groups']:.3f}", "", "", ""))
+    title = f"{len(pairs):,} pairs, Polars threads: {pl.thread_pool_size()}; million pairs/s"
+    show_table(title, ["groups", "plain", "ours", "limit", "of plain", "of limit"], rows)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ from benchmarks.sequences import read_sequences, shuffled_days
 from benchmarks.windows import SETTINGS, Cut, cut_before, place_material
 from jobs.config import load_config
 
-# The ranker learns from so many places at most: the newest ones, one in any case.
-MOST_PLACES = 2
+# The ranker learns from the newest places whose candidates are so many, from two at most and from
+# one in any case.
+MOST_PAIRS, MOST_PLACES = 7_000_000, 2
 
 
 def main(
@@ -48,8 +49,7 @@ def main(
     home = home or Path("nightrank-home/benchmarks") / folder.name
     sequences, config = read_sequences(folder), load_config(SETTINGS)
     material = place_material(sequences, config, home)
-    pairs = len(material.inputs.users) * config.candidates.per_user
-    places = places_for(pairs, most_pairs=config.training.order_pairs)
+    places = places_for(len(material.inputs.users) * config.candidates.per_user)
     cuts = [cut_before(material, last) for last in places]
     rows = compare(cuts, seeds=seeds, refit=refit, ours=ours, ablations=ablations, against=against)
     if shuffle_days:
@@ -58,17 +58,16 @@ def main(
     show(rows)
 
 
-def places_for(pairs: int, *, most_pairs: int) -> range:
+def places_for(pairs: int) -> range:
     """Places from the end: grown before all but the last two, stopped before 2, tested before 1.
 
     Args:
         pairs: candidates of all users at one place.
-        most_pairs: those of all places that it is grown on are no more, unless it is one.
 
-    >>> [list(places_for(pairs, most_pairs=10)) for pairs in (11, 6, 5, 1)]
-    [[3, 2, 1], [3, 2, 1], [4, 3, 2, 1], [4, 3, 2, 1]]
+    >>> list(places_for(7_000_000)), list(places_for(3_500_000)), list(places_for(1))
+    ([3, 2, 1], [4, 3, 2, 1], [4, 3, 2, 1])
     """
-    grown = min(max(most_pairs // pairs, 1), MOST_PLACES)
+    grown = min(max(MOST_PAIRS // pairs, 1), MOST_PLACES)
     return range(grown + 2, 0, -1)
 
 
