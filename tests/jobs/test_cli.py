@@ -8,12 +8,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from forks import QUICK
 from nights import SHOP, write_night
 
 from jobs.errors import STATUSES
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = SHOP.replace("max_rounds = 60", "max_rounds = 5")
 
 
 def nightrank(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
