@@ -14,6 +14,11 @@ from nights import SHOP, write_night
 from jobs.errors import STATUSES
 
 ROOT = Path(__file__).resolve().parents[2]
+PURCHASE = """
+[[predict]]
+behaviour = "purchase"
+horizon_days = 14
+"""
 
 
 def nightrank(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -72,7 +77,7 @@ def test_a_whole_night_then_its_parts(tmp_path) -> None:
 
 
 def test_a_backtest_with_and_without_text_keeps_no_model(tmp_path) -> None:
-    night = write_night(tmp_path, QUICK)
+    night = write_night(tmp_path, QUICK + PURCHASE)
     config, home = night.root / "small.toml", tmp_path / "home"
     where = ("--as-of", "2025-06-01", "--root", night.root, "--home", home)
     unknown = nightrank("evaluate", config, *where, "--without", "colours")
