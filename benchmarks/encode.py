@@ -108,8 +108,8 @@ def products(plain: "SentenceTransformer", tokens: int) -> Encode:
     """Rows for all tokens times the layers' matrices, in batches as large as ours; no vectors."""
     import torch
 
-    layers = [part for part in plain[0].auto_model.encoder.modules()
-              if isinstance(part, torch.nn.Linear)]  # fmt: skip
+    layers = [part for name, part in plain.named_modules()
+              if ".encoder." in name and isinstance(part, torch.nn.Linear)]  # fmt: skip
     rows = {
         width: torch.rand(CPU_TOKENS, width) for width in {layer.in_features for layer in layers}
     }
