@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from index.rows import best_first, entries_where, places
 from index.store import VectorIndex, Vectors
@@ -130,8 +131,9 @@ def ease(latest: pl.DataFrame, shape: tuple[int, int], *, max_items: int) -> sp.
     chosen = users_of[:, common]
     gram = np.asfortranarray((chosen.T @ chosen).toarray(), dtype=np.float32)
     gram[np.diag_indices_from(gram)] += EASE_PENALTY
-    factor, _ = spotrf(gram, lower=0, overwrite_a=1)
-    upper, _ = spotri(factor, lower=0, overwrite_c=1)
+    with threadpool_limits(limits=1):  # several threads would round differently
+        factor, _ = spotrf(gram, lower=0, overwrite_a=1)
+        upper, _ = spotri(factor, lower=0, overwrite_c=1)
     upper = np.triu(upper)
     inverse = upper + np.triu(upper, 1).T
     weights = -inverse / np.diag(inverse)[None, :]

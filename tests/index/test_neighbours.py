@@ -112,6 +112,20 @@ def test_ease_keeps_to_the_commonest_items() -> None:
     assert set(few.row) | set(few.col) == {0, 1}
 
 
+def test_ease_is_the_same_for_one_and_two_threads() -> None:
+    rng, items = np.random.default_rng(0), 1000
+    latest = neighbours.latest_first(
+        pl.DataFrame(
+            rng.integers(0, items, (20_000, 2)), {"user": pl.Int32, "item": pl.Int32}, orient="row"
+        )
+    )
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(limits=threads):
+            found.append(neighbours.ease(latest, (items, items), max_items=items))
+    assert (found[0] != found[1]).nnz == 0
+
+
 @settings(max_examples=40)
 @given(worlds)
 def test_two_hops_equal_brute_force(bought: list[tuple[int, int]]) -> None:
