@@ -174,7 +174,7 @@ def rectools_two_stage(
         split.train, on="item", how="semi"
     )
     with threadpool_limits(1, "blas"):
-        model = two_stage(seed, int(candidates), int(negatives), threads=-1).fit(
+        model = two_stage(seed, int(candidates), int(negatives)).fit(
             dataset_of(split.train, split.train)
         )
         found = model.recommend(
@@ -310,8 +310,8 @@ def _best(scores: Scores, k: int) -> Lists:
     )
 
 
-def two_stage(seed: int, candidates: int, negatives: int, *, threads: int = 1) -> Any:
-    """RecTools' model, not fitted; its trees are the same for any number of threads, -1 for all."""
+def two_stage(seed: int, candidates: int, negatives: int) -> Any:
+    """RecTools' model, not fitted."""
     from lightgbm import LGBMRanker
 
     models, ranking = _package("rectools.models"), _package("rectools.models.ranking")
@@ -325,7 +325,7 @@ def two_stage(seed: int, candidates: int, negatives: int, *, threads: int = 1) -
         models.ImplicitALSWrapperModel(als),
     )
     ranker = LGBMRanker(
-        random_state=seed, n_jobs=threads, deterministic=True, force_row_wise=True, verbose=-1
+        random_state=seed, n_jobs=1, deterministic=True, force_row_wise=True, verbose=-1
     )
     return ranking.CandidateRankingModel(
         [
