@@ -324,8 +324,9 @@ def two_stage(seed: int, candidates: int, negatives: int) -> Any:
         models.ImplicitItemKNNWrapperModel(cosine),
         models.ImplicitALSWrapperModel(als),
     )
+    # As many threads as OpenMP has; trees are the same with any number.
     ranker = LGBMRanker(
-        random_state=seed, n_jobs=1, deterministic=True, force_row_wise=True, verbose=-1
+        random_state=seed, n_jobs=0, deterministic=True, force_row_wise=True, verbose=-1
     )
     return ranking.CandidateRankingModel(
         [
