@@ -1,12 +1,11 @@
 """What each feature adds to the score of trees: exact Shapley values, summed by family.
 
 The values are those of LightGBM's `pred_contrib` (Lundberg et al., From local explanations to
-global understanding with explainable AI for trees, Nature Machine Intelligence 2020), in about a
-tenth of its time where rows are many and trees have 31 leaves. To a leaf of value v, a set S of
-the features on the way to it is worth v * prod(o_j for j in S) * prod(z_j for j not in S), where
-o_j says whether the row passes the tests of feature j and z_j which share of the training rows
-does. By
-Owen's multilinear extension (Management Science 1972) feature i is then due
+global understanding with explainable AI for trees, Nature Machine Intelligence 2020), in a
+fraction of its time. To a leaf of value v, a set S of the features on the way to it is worth
+v * prod(o_j for j in S) * prod(z_j for j not in S), where o_j says whether the row passes the
+tests of feature j and z_j which share of the training rows does. By Owen's multilinear extension
+(Management Science 1972) feature i is then due
 
     v * (o_i - z_i) * integral over t from 0 to 1 of prod(t * o_j + (1 - t) * z_j for j != i),
 
@@ -15,45 +14,58 @@ o_j only, so it is computed once for each pattern and looked up (as Yang, Fast T
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rank.calibrate import Floats
+from rank.compiling import compiled
 from rank.trees import Trees
 
-# Up to so many features on a path, patterns are found by a table of all instead of by sorting.
+# Up to so many features on a path, patterns are found by a table of all.
 MOST_BITS = 16
 
 Mask = NDArray[np.bool_]
 Matrix = NDArray[np.float32]
-Codes = NDArray[np.uint32]
+Numbers = NDArray[np.int64]
+Split = dict[str, Any]
+# From the root: number and feature of each split, whether left is the way, and the share of the
+# training rows at it that go there.
+Way = tuple[tuple[int, int, bool, float], ...]
 
 
-@dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """The way to a leaf.
 
     Attributes:
         value: what the leaf adds to the score.
-        tests: for each feature on the way, the numbers of its splits and whether left is the way.
-        shares: for each of these features, the share of training rows that pass its tests.
+        feature: (features,) those that are tested on the way.
+        share: (features,) which share of the training rows passes the tests of each.
+        split: (tests,) number of the split.
+        left: (tests,) whether left is the way.
+        place: (tests,) which of the features is tested.
+        node: of the quadrature on (0, 1).
+        weight: of the node.
     """
 
     value: float
-    tests: dict[int, list[tuple[int, bool]]]
-    shares: dict[int, float]
+    feature: Numbers
+    share: Floats
+    split: Numbers
+    left: Mask
+    place: Numbers
+    node: Floats
+    weight: Floats
 
     @property
     def base(self) -> float:
         """What it adds to the mean score of the training rows."""
-        return self.value * float(np.prod([*self.shares.values()]))
+        return self.value * float(np.prod(self.share))
 
 
-def contributions(trees: Trees, matrix: Matrix, family: NDArray[np.int64]) -> tuple[float, Floats]:
+def contributions(trees: Trees, matrix: Matrix, family: Numbers) -> tuple[float, Floats]:
     """What each family of features adds to the raw score.
 
     Args:
@@ -67,41 +79,61 @@ def contributions(trees: Trees, matrix: Matrix, family: NDArray[np.int64]) -> tu
     """
     columns = np.ascontiguousarray(matrix.T)
     unknown = np.isnan(columns)
-    base, added = 0.0, np.zeros((int(family.max()) + 1, len(matrix)))
-    for described in trees.booster.dump_model()["tree_info"]:
-        splits, leaves = _read(described["tree_structure"])
-        goes_left = [_goes_left(split, columns, unknown) for split in splits]
+    base, added = 0.0, np.zeros((len(matrix), int(family.max()) + 1))
+    for splits, leaves in _trees(trees):
+        goes_left = np.array([_goes_left(split, columns, unknown) for split in splits])
         for leaf in leaves:
             base += leaf.base
-            _add(leaf, goes_left, family, added)
-    return base, added
+            if len(leaf.feature):
+                _add(leaf, family[leaf.feature], goes_left, added)
+    return base, added.T
 
 
-def _read(root: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Leaf]]:
+@lru_cache(maxsize=8)
+def _trees(trees: Trees) -> list[tuple[list[Split], list[Leaf]]]:
+    """Read once for all shards."""
+    return [_read(tree["tree_structure"]) for tree in trees.booster.dump_model()["tree_info"]]
+
+
+def _read(root: Split) -> tuple[list[Split], list[Leaf]]:
     """The splits of a tree and the ways to its leaves."""
-    splits: list[dict[str, Any]] = []
+    splits: list[Split] = []
 
-    def walk(node: dict[str, Any], leaf: Leaf) -> Iterator[Leaf]:
+    def walk(node: Split, way: Way) -> Iterator[Leaf]:
         if "split_feature" not in node:
-            yield Leaf(node["leaf_value"], leaf.tests, leaf.shares)
+            yield _leaf(node["leaf_value"], way)
             return
-        feature, number = node["split_feature"], len(splits)
+        number, feature = len(splits), node["split_feature"]
         splits.append(node)
         for side in ("left_child", "right_child"):
-            test = (number, side == "left_child")
-            share = _count(node[side]) / _count(node) * leaf.shares.get(feature, 1.0)
-            tests = leaf.tests | {feature: [*leaf.tests.get(feature, []), test]}
-            yield from walk(node[side], Leaf(0.0, tests, leaf.shares | {feature: share}))
+            share = _count(node[side]) / _count(node)
+            yield from walk(node[side], (*way, (number, feature, side == "left_child", share)))
 
-    leaves = list(walk(root, Leaf(0.0, {}, {})))
+    leaves = list(walk(root, ()))
     return splits, leaves
 
 
-def _count(node: dict[str, Any]) -> int:
+def _leaf(value: float, way: Way) -> Leaf:
+    split, tested, left, passing = np.array(way).reshape(-1, 4).T
+    feature, place = np.unique(tested.astype(np.int64), return_inverse=True)
+    share = np.ones(len(feature))
+    np.multiply.at(share, place, passing)
+    tests = (split.astype(np.int64), left.astype(np.bool_), place)
+    return Leaf(value, feature, share, *tests, *_quadrature((len(feature) + 1) // 2))
+
+
+@cache
+def _quadrature(nodes: int) -> tuple[Floats, Floats]:
+    """Nodes and weights on (0, 1); exact up to a degree of one less than twice as many."""
+    node, weight = np.polynomial.legendre.leggauss(max(nodes, 1))
+    return (node + 1) / 2, weight / 2
+
+
+def _count(node: Split) -> int:
     return int(node["internal_count"] if "split_feature" in node else node["leaf_count"])
 
 
-def _goes_left(split: dict[str, Any], columns: Matrix, unknown: Mask) -> Mask:
+def _goes_left(split: Split, columns: Matrix, unknown: Mask) -> Mask:
     """(n,) which rows go left; an unknown value is missing, or 0 where none was in training."""
     if split["decision_type"] != "<=" or split["missing_type"] == "Zero":
         raise ValueError(f"no contributions of such a split: {split}")
@@ -112,45 +144,52 @@ def _goes_left(split: dict[str, Any], columns: Matrix, unknown: Mask) -> Mask:
     return left
 
 
-def _add(leaf: Leaf, goes_left: list[Mask], family: NDArray[np.int64], added: Floats) -> None:
-    """Add what the features on the way to a leaf are due, to their families."""
-    if not leaf.tests:
-        return
-    code = np.zeros(added.shape[1], dtype=np.uint32)
-    for place, tests in enumerate(leaf.tests.values()):
-        passed = np.logical_and.reduce([goes_left[n] == left for n, left in tests])
-        code |= passed.astype(np.uint32) << np.uint32(place)
-    patterns, row = _distinct(code, bits=len(leaf.tests))
-    due = _due(patterns, np.array([*leaf.shares.values()]), leaf.value)
-    families = family[[*leaf.tests]]
-    for number in np.unique(families):
-        added[number] += due[families == number].sum(axis=0)[row]
+@compiled()
+def _add(leaf: Leaf, family: Numbers, goes_left: Mask, added: Floats) -> None:
+    """Add to (n, families) what the features on the way to a leaf are due."""
+    passed = np.ones((len(leaf.feature), len(added)), dtype=np.bool_)
+    for test in range(len(leaf.split)):
+        passes, goes = passed[leaf.place[test]], goes_left[leaf.split[test]]
+        for row in range(len(added)):
+            passes[row] &= goes[row] == leaf.left[test]
+    pattern, example = _patterns(passed)
+    due = np.zeros((len(example), added.shape[1]))
+    for number in range(len(example)):
+        _due(leaf, family, passed[:, example[number]], due[number])
+    for row in range(len(added)):
+        for number in range(added.shape[1]):
+            added[row, number] += due[pattern[row], number]
 
 
-def _distinct(code: Codes, *, bits: int) -> tuple[Codes, NDArray[np.intp]]:
-    """The distinct codes, ascending, and the place of each among them."""
-    if bits > MOST_BITS:
-        return np.unique(code, return_inverse=True)
-    place = np.zeros(2**bits, dtype=np.intp)
-    place[code] = 1
-    found = np.flatnonzero(place)
-    place[found] = np.arange(len(found))
-    return found.astype(np.uint32), place[code]
+@compiled()
+def _patterns(passed: Mask) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The number of each row's pattern, and a row of each pattern; of `passed` (features, n)."""
+    features, rows = passed.shape
+    if features > MOST_BITS:  # hardly two rows are alike
+        return np.arange(rows, dtype=np.int32), np.arange(rows, dtype=np.int32)
+    code = np.zeros(rows, dtype=np.uint32)
+    for place in range(features):
+        for row in range(rows):
+            code[row] |= np.uint32(passed[place, row]) << np.uint32(place)
+    number = np.full(1 << features, -1, dtype=np.int32)
+    pattern, example = np.empty(rows, dtype=np.int32), np.empty(rows, dtype=np.int32)
+    count = 0
+    for row in range(rows):
+        if number[code[row]] < 0:
+            number[code[row]] = count
+            example[count] = row
+            count += 1
+        pattern[row] = number[code[row]]
+    return pattern, example[:count]
 
 
-def _due(patterns: Codes, share: Floats, value: float) -> Floats:
-    """(features, patterns): the Shapley values, where bit j says that feature j's tests pass."""
-    bit = np.arange(len(share), dtype=np.uint32)[:, None]
-    passed, share = (patterns >> bit & 1).astype(np.float64), share[:, None]
-    due = np.zeros_like(passed)
-    for t, w in _quadrature((len(share) + 1) // 2):
-        factor = t * passed + (1 - t) * share
-        due += w * factor.prod(axis=0) / factor
-    return np.asarray(value * (passed - share) * due)
-
-
-@cache
-def _quadrature(nodes: int) -> list[tuple[float, float]]:
-    """Nodes and weights on (0, 1)."""
-    node, weight = np.polynomial.legendre.leggauss(nodes)
-    return list(zip((node + 1) / 2, weight / 2, strict=True))
+@compiled()
+def _due(leaf: Leaf, family: Numbers, passed: Mask, due: Floats) -> None:
+    """Add the Shapley values of features whose tests a row passes or not, each to its family."""
+    for node, weight in zip(leaf.node, leaf.weight):  # noqa: B905, numba knows no `strict`
+        factor = node * passed + (1 - node) * leaf.share
+        product = weight * leaf.value
+        for place in range(len(factor)):
+            product *= factor[place]
+        for place in range(len(factor)):
+            due[family[place]] += product / factor[place] * (passed[place] - leaf.share[place])

@@ -79,7 +79,7 @@ def test_long_ways_to_a_leaf() -> None:
     asked = rng.random((300, 24)).astype(np.float32)
     base, added = contributions(trees_of(booster), asked, np.arange(24))
     theirs = booster.predict(asked, pred_contrib=True)
-    ways = [len(leaf.tests) for tree in trees_in(booster) for leaf in _read(tree)[1]]
+    ways = [len(leaf.feature) for tree in trees_in(booster) for leaf in _read(tree)[1]]
     assert max(ways) > MOST_BITS
     np.testing.assert_allclose(added.T, theirs[:, :-1], atol=1e-9)
     assert base == pytest.approx(theirs[0, -1])
