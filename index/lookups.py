@@ -5,7 +5,7 @@ are cut into shards. A user's items are marked in an array as long as the catalo
 cleared by counting on instead of by writing.
 """
 
-from heapq import heappush, heapreplace
+from heapq import heappop, heappush, heapreplace
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +89,7 @@ def strongest_reached(history, rows, strength, barred, k):  # type: ignore[no-un
     bits, value_bits = sums.view(np.int32), values.view(np.int32)
     low = np.int64(0xFFFFFFFF)
     best = [low]  # a heap of a sum's bits and, falling, its column: the least is the first
+    best.clear()  # a list has its type by what was in it
     for n in range(len(rows)):
         row = rows[n]
         for h in range(history.starts[row], history.starts[row + 1]):
@@ -97,7 +98,6 @@ def strongest_reached(history, rows, strength, barred, k):  # type: ignore[no-un
                 sums[strength.columns[e]] += weight * strength.values[e]
         for b in range(barred.starts[row], barred.starts[row + 1]):
             sums[barred.columns[b]] = 0.0
-        best.clear()
         least = np.int32(1)
         for h in range(history.starts[row], history.starts[row + 1]):
             asking = history.columns[h]
@@ -112,7 +112,8 @@ def strongest_reached(history, rows, strength, barred, k):  # type: ignore[no-un
                     if len(best) == k:
                         least = np.int32(best[0] >> 32)
                 sums[column] = 0.0  # met again where several ask for it
-        for place, key in enumerate(sorted(best, reverse=True)):
+        for place in range(len(best) - 1, -1, -1):
+            key = heappop(best)
             columns[n, place], value_bits[n, place] = low - (key & low), key >> 32
     return columns, values
 
@@ -171,7 +172,11 @@ def fused(proposed, worth, n_items):  # type: ignore[no-untyped-def]
         largest sum, ties by item.
     """
     seen, sums = np.full(n_items, -1, np.int64), np.zeros(n_items, np.float32)
-    size = np.count_nonzero(proposed >= 0)
+    # As integers, the bits of positive floats sort as these do.
+    bits, low = sums.view(np.int32), np.int64(0xFFFFFFFF)
+    size = 0
+    for item in proposed.flat:
+        size += item >= 0
     users, union = np.empty(size, np.int64), np.empty(size, np.int64)
     places = np.empty(size, np.int64)
     start = 0
@@ -187,10 +192,13 @@ def fused(proposed, worth, n_items):  # type: ignore[no-untyped-def]
                 users[end], union[end] = n, item
                 end += 1
             sums[item] += worth[c]
-        union[start:end] = np.sort(union[start:end])
-        order = np.argsort(-sums[union[start:end]], kind="mergesort")
+        union[start:end].sort()
+        order = np.empty(end - start, np.int64)  # the sum, falling, and where its item is
         for place in range(end - start):
-            places[start + order[place]] = place + 1
+            order[place] = -np.int64(bits[union[start + place]]) << 32 | place
+        order.sort()
+        for place in range(end - start):
+            places[start + (order[place] & low)] = place + 1
         start = end
     return users[:start], union[:start], places[:start]
 

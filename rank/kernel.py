@@ -234,7 +234,8 @@ def _halve(value: Matrix, cuts: Matrix, count: int, code: Bytes) -> None:
             passes = value[row] <= cuts[below[row] + half - np.uint32(1)]
             below[row] += np.uint32(0) if passes else half
         half >>= np.uint32(1)
-    code[:] = below
+    for row in range(len(value)):
+        code[row] = below[row]
 
 
 @compiled()

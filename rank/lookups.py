@@ -41,13 +41,12 @@ def _ask(queries, latest, asks, user, asking, which):  # type: ignore[no-untyped
     """Copy the user's queries that are not zero, and where they stand; how many."""
     count, fixed = 0, queries.shape[1]
     for q in range(len(which)):
-        if q < fixed:
-            asking[count] = queries[user, q]
-        elif latest[user, q - fixed] >= 0:
-            asking[count] = asks[latest[user, q - fixed]]
-        else:
+        if q >= fixed and latest[user, q - fixed] < 0:
             continue
-        if not _blank(asking[count]):
+        query = queries[user, q] if q < fixed else asks[latest[user, q - fixed]]
+        if not _blank(query):
+            for place in range(len(query)):
+                asking[count, place] = query[place]
             which[count] = q
             count += 1
     return count

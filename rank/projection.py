@@ -51,8 +51,8 @@ class Projection:
         """
         from rank.lookups import products
 
-        rows, whose = np.arange(len(vectors)), np.zeros(len(vectors), np.int64)
-        asks, latest = self.components, np.arange(len(self.components))[None]
+        rows, whose = np.arange(len(vectors), dtype=np.int32), np.zeros(len(vectors), np.int64)
+        asks, latest = self.components, np.arange(len(self.components), dtype=np.int32)[None]
         none = np.empty((1, 0, len(self.mean)), np.float32)
         found = products(none, latest, asks, whose, vectors - self.mean, rows)
         compressed = np.nan_to_num(found.T)  # the mean itself
