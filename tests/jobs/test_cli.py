@@ -1,4 +1,4 @@
-"""The command line as a person or a scheduler meets it: in a process of its own."""
+"""The command line as a person or a scheduler meets it: in processes of their own."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from forks import QUICK
+from forks import QUICK, command, done, tiny_shop
 from nights import SHOP, write_night
 
 from jobs.errors import STATUSES
@@ -23,8 +23,15 @@ horizon_days = 14
 
 def nightrank(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"} | variables
-    command = [sys.executable, "-m", "jobs.cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    line = [sys.executable, "-m", "jobs.cli", *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
+
+
+def forked(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """The same in a process that need not import what the server of `forks` has."""
+    code = done(command, [str(word) for word in words], folder / "said")
+    said = [(folder / f"said.{name}").read_text() for name in ("stdout", "stderr")]
+    return subprocess.CompletedProcess(words, code, *said)
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -34,42 +41,42 @@ def test_help_loads_nothing_heavy() -> None:
         "except SystemExit: pass\n"
         "print(json.dumps(sorted(sys.modules)))"
     )
-    done = subprocess.run(
+    told = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    loaded = set(json.loads(told.stdout.splitlines()[-1]))
     assert "typer" in loaded
     assert not loaded & {"torch", "faiss", "lightgbm", "duckdb", "polars", "pydantic", "numpy"}
-    assert "Do a whole night" in done.stdout
+    assert "Do a whole night" in told.stdout
 
 
 def test_memory_given_on_the_command_line_comes_before_the_environment(tmp_path) -> None:
     config = tmp_path / "shop.toml"
     config.write_text('name = "shop"')
-    done = nightrank("run", config, "--memory", "4GB", NIGHTRANK__SCORING__MEMORY="1GiB")
-    assert done.returncode == 2
-    assert "NIGHTRANK__SCORING__MEMORY: scoring.memory = '4GB'" in done.stderr
+    told = nightrank("run", config, "--memory", "4GB", NIGHTRANK__SCORING__MEMORY="1GiB")
+    assert told.returncode == 2
+    assert "NIGHTRANK__SCORING__MEMORY: scoring.memory = '4GB'" in told.stderr
 
 
 def test_a_whole_night_then_its_parts(tmp_path) -> None:
-    night = write_night(tmp_path, QUICK)
+    night = write_night(tmp_path, QUICK, tiny_shop())
     config, home = night.root / "small.toml", tmp_path / "home"
     where = ("--as-of", "2025-06-01", "--root", night.root, "--home", home)
     assert nightrank("status", config, "--home", home).stdout.startswith("nothing is published")
-    missing = nightrank("score", config, *where)
+    missing = forked(tmp_path, "score", config, *where)
     assert missing.returncode == 4
     assert "nightrank train" in missing.stderr
-    trained = nightrank("train", config, *where)
+    trained = forked(tmp_path, "train", config, *where)
     assert trained.returncode == 0, trained.stderr
     assert "normalised_entropy" in trained.stdout
-    scored = nightrank("score", config, *where)
+    scored = forked(tmp_path, "score", config, *where)
     assert scored.returncode == 0, scored.stderr
     for said in ("Rows", "Texts", "Stages", "campaign summer", "candidates", "select"):
         assert said in scored.stdout
     (listed,) = (home / "campaigns" / "summer").glob("*.csv")
     content = listed.read_bytes()
     listed.unlink()
-    assert nightrank("export", config, "--home", home).returncode == 0
+    assert forked(tmp_path, "export", config, "--home", home).returncode == 0
     assert listed.read_bytes() == content
     status = nightrank("status", config, "--home", home)
     assert "Current night" in status.stdout
@@ -80,14 +87,14 @@ def test_a_backtest_with_and_without_text_keeps_no_model(tmp_path) -> None:
     night = write_night(tmp_path, QUICK + PURCHASE)
     config, home = night.root / "small.toml", tmp_path / "home"
     where = ("--as-of", "2025-06-01", "--root", night.root, "--home", home)
-    unknown = nightrank("evaluate", config, *where, "--without", "colours")
+    unknown = forked(tmp_path, "evaluate", config, *where, "--without", "colours")
     assert unknown.returncode == 2
     assert "'colours' is no group" in unknown.stderr
     assert "pair_history" in unknown.stderr
     assert not home.exists()  # before anything is read
     figures = tmp_path / "figures.parquet"
     options = ("--backtest", "2", "--without", "text", "--without", "price", "--figures", figures)
-    rolled = nightrank("evaluate", config, *where, *options)
+    rolled = forked(tmp_path, "evaluate", config, *where, *options)
     assert rolled.returncode == 0, rolled.stderr
     assert rolled.stdout.count("text and price: full minus without") == 2
     assert "±" in rolled.stdout
@@ -97,7 +104,7 @@ def test_a_backtest_with_and_without_text_keeps_no_model(tmp_path) -> None:
     assert written.get_column("as_of").n_unique() == 2
     for time in ("2025-05-18", "2025-06-01"):
         assert f"as_of {time}, without" in rolled.stderr
-    early = nightrank("evaluate", config, *where, "--backtest", "40")
+    early = forked(tmp_path, "evaluate", config, *where, "--backtest", "40")
     assert early.returncode == 3
     assert "as_of 2023-12-03: " in early.stderr  # 39 times 14 days earlier
     assert not (home / "models").exists()
@@ -127,30 +134,29 @@ def test_what_a_user_can_mend_has_a_code_and_a_sentence(
     night = write_night(tmp_path, SHOP)
     config = night.root / "small.toml"
     config.write_text(SHOP.replace(*change))
-    done = nightrank(
-        "run", config, "--as-of", "2025-06-01", "--root", night.root, "--home", tmp_path / "h"
-    )
-    assert done.returncode == code, done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    last = json.loads(done.stdout.splitlines()[-1])
+    where = ("--as-of", "2025-06-01", "--root", night.root, "--home", tmp_path / "h")
+    told = forked(tmp_path, "run", config, *where)
+    assert told.returncode == code, told.stderr
+    assert said in told.stderr
+    assert "Traceback" not in told.stderr
+    last = json.loads(told.stdout.splitlines()[-1])
     assert (last["exit_code"], last["status"]) == (code, STATUSES[code])
 
 
 def test_an_unreadable_date_is_named(tmp_path) -> None:
     (tmp_path / "small.toml").write_text(SHOP)
-    done = nightrank("run", tmp_path / "small.toml", "--as-of", "tomorrow")
-    assert done.returncode == 2
-    assert "tomorrow" in done.stderr
+    told = nightrank("run", tmp_path / "small.toml", "--as-of", "tomorrow")
+    assert told.returncode == 2
+    assert "tomorrow" in told.stderr
 
 
 def test_what_nobody_foresaw_is_exit_code_1_with_a_traceback_in_the_log(tmp_path) -> None:
     (tmp_path / "small.toml").write_text(SHOP)
     (tmp_path / "home").write_text("no folder")
-    done = nightrank("run", tmp_path / "small.toml", "--home", tmp_path / "home")
-    assert done.returncode == 1
-    said = json.loads(done.stdout.splitlines()[-1])
+    told = nightrank("run", tmp_path / "small.toml", "--home", tmp_path / "home")
+    assert told.returncode == 1
+    said = json.loads(told.stdout.splitlines()[-1])
     assert (said["exit_code"], said["status"]) == (1, "crashed")
-    (line,) = map(json.loads, done.stderr.splitlines())
+    (line,) = map(json.loads, told.stderr.splitlines())
     assert (line["event"], line["exit_code"], line["run_id"]) == ("failed", 1, said["run_id"])
     assert "Traceback" in line["exception"]

@@ -45,9 +45,9 @@ FEWER = {"NIGHTRANK__SOURCES__ITEMS": REVIEWED, "NIGHTRANK__SOURCES__MAX_QUARANT
             "steam-au",
             datetime(2015, 7, 1),
             {"missing_time", "unknown_item"},
-            FEWER | {PER_USER: "40"},
+            FEWER | {PER_USER: "25"},
         ),
-        ("beauty", "amazon14-beauty", datetime(2013, 6, 1), {"missing_time"}, {PER_USER: "40"}),
+        ("beauty", "amazon14-beauty", datetime(2013, 2, 1), {"missing_time"}, {PER_USER: "25"}),
     ],
 )
 def test_the_example_runs_to_the_end_and_beats_popularity(

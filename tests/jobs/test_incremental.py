@@ -28,7 +28,7 @@ from jobs.shop import write_shop
 Sources = dict[str, pl.DataFrame]
 Change = Callable[[Sources, random.Random, datetime], Sources]
 
-DAYS = (1, 1, 8, 2)  # to the next night; models are trained anew after 7
+DAYS = (1, 8, 1)  # to the next night; models are trained anew after 7
 WORDS = ["amber", "brisk", "cedar", "dusky", "early", "fjord", "gaunt", "husky", "ivory", "jaunty"]
 
 
