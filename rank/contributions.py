@@ -46,8 +46,9 @@ class Leaf(NamedTuple):
         split: (tests,) number of the split.
         left: (tests,) whether left is the way.
         place: (tests,) which of the features is tested.
-        node: of the quadrature on (0, 1).
-        weight: of the node.
+        factor: (nodes, features, 2) t * o + (1 - t) * z at each node of the quadrature, for a row
+            that does not pass the tests and one that does.
+        due: likewise weight * v * (o - z) / factor.
     """
 
     value: float
@@ -56,8 +57,8 @@ class Leaf(NamedTuple):
     split: Numbers
     left: Mask
     place: Numbers
-    node: Floats
-    weight: Floats
+    factor: Floats
+    due: Floats
 
     @property
     def base(self) -> float:
@@ -79,14 +80,14 @@ def contributions(trees: Trees, matrix: Matrix, family: Numbers) -> tuple[float,
     """
     columns = np.ascontiguousarray(matrix.T)
     unknown = np.isnan(columns)
-    base, added = 0.0, np.zeros((len(matrix), int(family.max()) + 1))
+    base, added = 0.0, np.zeros((int(family.max()) + 1, len(matrix)))
     for splits, leaves in _trees(trees):
         goes_left = np.array([_goes_left(split, columns, unknown) for split in splits])
         for leaf in leaves:
             base += leaf.base
             if len(leaf.feature):
                 _add(leaf, family[leaf.feature], goes_left, added)
-    return base, added.T
+    return base, added
 
 
 @lru_cache(maxsize=8)
@@ -118,15 +119,19 @@ def _leaf(value: float, way: Way) -> Leaf:
     feature, place = np.unique(tested.astype(np.int64), return_inverse=True)
     share = np.ones(len(feature))
     np.multiply.at(share, place, passing)
+    node, weight = _quadrature((len(feature) + 1) // 2)
+    passes = np.array([0.0, 1.0])
+    factor = node * passes + (1 - node) * share[:, None]
+    due = weight * value * (passes - share[:, None]) / factor
     tests = (split.astype(np.int64), left.astype(np.bool_), place)
-    return Leaf(value, feature, share, *tests, *_quadrature((len(feature) + 1) // 2))
+    return Leaf(value, feature, share, *tests, factor, due)
 
 
 @cache
 def _quadrature(nodes: int) -> tuple[Floats, Floats]:
-    """Nodes and weights on (0, 1); exact up to a degree of one less than twice as many."""
+    """(nodes, 1, 1) nodes and weights on (0, 1); exact to the degree 2 * nodes - 1."""
     node, weight = np.polynomial.legendre.leggauss(max(nodes, 1))
-    return (node + 1) / 2, weight / 2
+    return (node[:, None, None] + 1) / 2, weight[:, None, None] / 2
 
 
 def _count(node: Split) -> int:
@@ -146,33 +151,34 @@ def _goes_left(split: Split, columns: Matrix, unknown: Mask) -> Mask:
 
 @compiled()
 def _add(leaf: Leaf, family: Numbers, goes_left: Mask, added: Floats) -> None:
-    """Add to (n, families) what the features on the way to a leaf are due."""
-    passed = np.ones((len(leaf.feature), len(added)), dtype=np.bool_)
+    """Add to (families, n) what the features on the way to a leaf are due."""
+    passed = np.ones((len(family), added.shape[1]), dtype=np.bool_)
     for test in range(len(leaf.split)):
         passes, goes = passed[leaf.place[test]], goes_left[leaf.split[test]]
-        for row in range(len(added)):
+        for row in range(len(passes)):
             passes[row] &= goes[row] == leaf.left[test]
     pattern, example = _patterns(passed)
-    due = np.zeros((len(example), added.shape[1]))
+    due = np.zeros((len(added), len(example)))
     for number in range(len(example)):
-        _due(leaf, family, passed[:, example[number]], due[number])
-    for row in range(len(added)):
-        for number in range(added.shape[1]):
-            added[row, number] += due[pattern[row], number]
+        _due(leaf, family, passed[:, example[number]], due[:, number])
+    for number in range(len(added)):
+        if (family == number).any():
+            for row in range(len(pattern)):
+                added[number, row] += due[number, pattern[row]]
 
 
 @compiled()
 def _patterns(passed: Mask) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The number of each row's pattern, and a row of each pattern; of `passed` (features, n)."""
     features, rows = passed.shape
+    pattern = np.arange(rows).astype(np.int32)
     if features > MOST_BITS:  # hardly two rows are alike
-        return np.arange(rows, dtype=np.int32), np.arange(rows, dtype=np.int32)
+        return pattern, pattern
     code = np.zeros(rows, dtype=np.uint32)
     for place in range(features):
         for row in range(rows):
             code[row] |= np.uint32(passed[place, row]) << np.uint32(place)
-    number = np.full(1 << features, -1, dtype=np.int32)
-    pattern, example = np.empty(rows, dtype=np.int32), np.empty(rows, dtype=np.int32)
+    number, example = np.full(1 << features, -1, dtype=np.int32), np.empty_like(pattern)
     count = 0
     for row in range(rows):
         if number[code[row]] < 0:
@@ -186,10 +192,9 @@ def _patterns(passed: Mask) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
 @compiled()
 def _due(leaf: Leaf, family: Numbers, passed: Mask, due: Floats) -> None:
     """Add the Shapley values of features whose tests a row passes or not, each to its family."""
-    for node, weight in zip(leaf.node, leaf.weight):  # noqa: B905, numba knows no `strict`
-        factor = node * passed + (1 - node) * leaf.share
-        product = weight * leaf.value
-        for place in range(len(factor)):
-            product *= factor[place]
-        for place in range(len(factor)):
-            due[family[place]] += product / factor[place] * (passed[place] - leaf.share[place])
+    for node in range(len(leaf.factor)):
+        product = 1.0
+        for place in range(len(passed)):
+            product *= leaf.factor[node, place, np.int64(passed[place])]
+        for place in range(len(passed)):
+            due[family[place]] += product * leaf.due[node, place, np.int64(passed[place])]
