@@ -17,7 +17,7 @@ KILLS = int(os.environ.get("NIGHTRANK_KILLS", "200"))
 # step: more kills there would hit nothing else.
 OF_TRAINING = 0.05
 # Of what a night takes. One that is killed goes on where it was, so later kills come later in it.
-LONGEST_WAIT = 0.4
+LONGEST_WAIT = 0.35
 
 
 @pytest.fixture(scope="module")

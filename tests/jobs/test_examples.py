@@ -17,6 +17,7 @@ QUICK = {
     "NIGHTRANK__ENCODER__MODEL": "packaged/wordllama",
     "NIGHTRANK__TRAINING__WINDOWS": "1",
     "NIGHTRANK__TRAINING__MAX_ROUNDS": "60",
+    "NIGHTRANK__SCORING__REASONS_PER_USER": "1",
     # The slower generators take minutes a window here; small shops and the benchmarks' tests
     # cover them.
     **{

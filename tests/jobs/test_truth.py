@@ -48,6 +48,8 @@ learning_rate = 0.1
 num_leaves = 16
 min_rows_per_leaf = 500
 windows = 5
+[scoring]
+reasons_per_user = 0
 """
 
 
