@@ -27,8 +27,8 @@ check: lint test
 
 # What the benchmarks are compared with; docs/decisions/0003 says why RecTools comes alone.
 peers: .venv/installed
-	$(BIN)/pip install -q -c constraints.txt -e ".[peers]"
-	$(BIN)/pip install -q -c constraints.txt --no-deps rectools
+	$(BIN)/uv pip install -q -p .venv -c constraints.txt -e ".[peers]"
+	$(BIN)/uv pip install -q -p .venv -c constraints.txt --no-deps rectools
 
 # torch comes first and alone: a looser request would choose another, much larger build. uv installs
 # the rest in a fraction of pip's time. What is imported is compiled then; most never is.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from forks import QUICK, command, done, tiny_shop
+from forks import QUICK, tiny_shop, told
 from nights import SHOP, write_night
 
 from jobs.errors import STATUSES
@@ -29,9 +29,7 @@ def nightrank(*words: object, **variables: str) -> subprocess.CompletedProcess[s
 
 def forked(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
     """The same in a process that need not import what the server of `forks` has."""
-    code = done(command, [str(word) for word in words], folder / "said")
-    said = [(folder / f"said.{name}").read_text() for name in ("stdout", "stderr")]
-    return subprocess.CompletedProcess(words, code, *said)
+    return told([str(word) for word in words], folder / "said")
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -41,21 +39,21 @@ def test_help_loads_nothing_heavy() -> None:
         "except SystemExit: pass\n"
         "print(json.dumps(sorted(sys.modules)))"
     )
-    told = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    loaded = set(json.loads(told.stdout.splitlines()[-1]))
+    loaded = set(json.loads(ended.stdout.splitlines()[-1]))
     assert "typer" in loaded
     assert not loaded & {"torch", "faiss", "lightgbm", "duckdb", "polars", "pydantic", "numpy"}
-    assert "Do a whole night" in told.stdout
+    assert "Do a whole night" in ended.stdout
 
 
 def test_memory_given_on_the_command_line_comes_before_the_environment(tmp_path) -> None:
     config = tmp_path / "shop.toml"
     config.write_text('name = "shop"')
-    told = nightrank("run", config, "--memory", "4GB", NIGHTRANK__SCORING__MEMORY="1GiB")
-    assert told.returncode == 2
-    assert "NIGHTRANK__SCORING__MEMORY: scoring.memory = '4GB'" in told.stderr
+    ended = nightrank("run", config, "--memory", "4GB", NIGHTRANK__SCORING__MEMORY="1GiB")
+    assert ended.returncode == 2
+    assert "NIGHTRANK__SCORING__MEMORY: scoring.memory = '4GB'" in ended.stderr
 
 
 def test_a_whole_night_then_its_parts(tmp_path) -> None:
@@ -135,28 +133,28 @@ def test_what_a_user_can_mend_has_a_code_and_a_sentence(
     config = night.root / "small.toml"
     config.write_text(SHOP.replace(*change))
     where = ("--as-of", "2025-06-01", "--root", night.root, "--home", tmp_path / "h")
-    told = forked(tmp_path, "run", config, *where)
-    assert told.returncode == code, told.stderr
-    assert said in told.stderr
-    assert "Traceback" not in told.stderr
-    last = json.loads(told.stdout.splitlines()[-1])
+    ended = forked(tmp_path, "run", config, *where)
+    assert ended.returncode == code, ended.stderr
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    last = json.loads(ended.stdout.splitlines()[-1])
     assert (last["exit_code"], last["status"]) == (code, STATUSES[code])
 
 
 def test_an_unreadable_date_is_named(tmp_path) -> None:
     (tmp_path / "small.toml").write_text(SHOP)
-    told = nightrank("run", tmp_path / "small.toml", "--as-of", "tomorrow")
-    assert told.returncode == 2
-    assert "tomorrow" in told.stderr
+    ended = nightrank("run", tmp_path / "small.toml", "--as-of", "tomorrow")
+    assert ended.returncode == 2
+    assert "tomorrow" in ended.stderr
 
 
 def test_what_nobody_foresaw_is_exit_code_1_with_a_traceback_in_the_log(tmp_path) -> None:
     (tmp_path / "small.toml").write_text(SHOP)
     (tmp_path / "home").write_text("no folder")
-    told = nightrank("run", tmp_path / "small.toml", "--home", tmp_path / "home")
-    assert told.returncode == 1
-    said = json.loads(told.stdout.splitlines()[-1])
+    ended = nightrank("run", tmp_path / "small.toml", "--home", tmp_path / "home")
+    assert ended.returncode == 1
+    said = json.loads(ended.stdout.splitlines()[-1])
     assert (said["exit_code"], said["status"]) == (1, "crashed")
-    (line,) = map(json.loads, told.stderr.splitlines())
+    (line,) = map(json.loads, ended.stderr.splitlines())
     assert (line["event"], line["exit_code"], line["run_id"]) == ("failed", 1, said["run_id"])
     assert "Traceback" in line["exception"]

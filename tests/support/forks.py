@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -99,6 +100,13 @@ def done(function: Callable[..., None], *arguments: object) -> int:
     process.join()
     assert process.exitcode is not None
     return process.exitcode
+
+
+def told(words: list[str], out: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """What the command line says and how it ends, see `command`."""
+    code = done(partial(command, **options), words, out)
+    said = [Path(f"{out}.{name}").read_text() for name in ("stdout", "stderr")]
+    return subprocess.CompletedProcess(words, code, *said)
 
 
 def do_night(

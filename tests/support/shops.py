@@ -1,11 +1,10 @@
 """A shop with the command line beside it."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forks import command, done
+from forks import told
 from nights import write_night
 
 from jobs import shop
@@ -30,7 +29,6 @@ class Shop:
         if name in ("run", "score", "train"):
             where += ["--as-of", "2025-06-01", "--root", str(self.root)]
         line = [name, str(self.config), *words, *where]
-        code = done(partial(command, **options), line, out)
+        ended = told(line, out, **options)
         self.logs.append(Path(f"{out}.stderr"))
-        last = Path(f"{out}.stdout").read_text().splitlines()[-1]
-        return code, json.loads(last), self.logs[-1].read_text()
+        return ended.returncode, json.loads(ended.stdout.splitlines()[-1]), ended.stderr
