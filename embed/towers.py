@@ -1,6 +1,6 @@
 """Learns from what followed what how text vectors of a history point to the next item."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from torch.nn import functional
 Vectors = NDArray[np.float32]
 
 # Chosen on the validation items of leave-one-out Beauty, FEWEST_STEPS on those of Scientific.
-MODELS = 2
 DIMENSIONS = 256
 BATCH = 512
 EPOCHS = 3
@@ -26,62 +25,67 @@ OWN_DECAY = 2.0
 FIRST_SCALE = 10.0
 FIRST_OWN = 0.02
 # The softmax of a batch runs over its own items and a sample of so many others.
-SAMPLED_ITEMS = 500
+SAMPLED_ITEMS = 250
 
 
 @dataclass(frozen=True)
 class Towers:
-    """Two tables of item vectors: one asks, one answers.
+    """Tables of item vectors: those that ask, one of each of m models, and one that answers.
 
     The log-odds of an item to come next after a history is the inner product of the item's row of
-    `answers` with the query: the history's weighted sum of rows of `asks`, at unit length, with a
-    one appended.
+    `answers` with the query: for each model the history's weighted sum of rows of its table, at
+    unit length, side by side, all at unit length once more, with a one appended.
 
     Attributes:
-        asks: (n_items, d) float32.
-        answers: (n_items, d + 1) float32; the last column is the item's own bias.
+        asks: m tables, (n_items, d) float32.
+        answers: (n_items, m * d + 1) float32; the last column is the item's own bias.
     """
 
-    asks: Vectors
+    asks: tuple[Vectors, ...]
     answers: Vectors
 
 
 def fit_towers(
-    vectors: Vectors, histories: sp.csr_array, following: NDArray[np.int32], *, seed: int
+    vectors: Vectors, histories: Sequence[sp.csr_array], following: NDArray[np.int32], *, seed: int
 ) -> Towers:
     """Fit on steps of histories, by softmax over the items that occur in them.
 
-    The mean of a few models that differ by their random start. In each, both rows of an item are
+    The mean of models that weigh the same histories differently. In each, both rows of an item are
     a linear map of its text plus a part of its own. An item that does not occur has only the
     first, with the mean bias: it is found by its text. A two-tower model (Covington et al., Deep
     neural networks for YouTube recommendations, RecSys 2016). The same for any number of threads.
 
     Args:
         vectors: (n_items, w) texts of the items, zero rows without text.
-        histories: (n, n_items) weights of the items before each step.
+        histories: for each model, (n, n_items) weights of the items before each step; the same
+            items in all.
         following: (n,) the item that came next.
         seed: of the first values, the order of steps and the dropout.
     """
-    known = np.unique(np.concatenate([histories.indices, following])).astype(np.int64)
-    places, columns = np.searchsorted(known, following), sp.csr_array(histories[:, known])
+    known = np.unique(np.concatenate([histories[0].indices, following])).astype(np.int64)
+    places, models = np.searchsorted(known, following), len(histories)
 
     def one(number: int) -> Towers:
-        own_seed = seed * MODELS + number
+        own_seed = seed * models + number
         model = _Model(vectors[known], torch.Generator().manual_seed(own_seed))
+        columns = sp.csr_array(histories[number][:, known])
         model.fit(columns, places, _batches(len(following), own_seed))
         return model.towers(vectors, known)
 
-    with _single_threaded(), ThreadPoolExecutor(MODELS) as pool:
-        return _mean(list(pool.map(one, range(MODELS))))
+    with _single_threaded() as threads, ThreadPoolExecutor(threads) as pool:
+        return _mean(list(pool.map(one, range(models))))
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Several threads in one operation would round differently: each model has one of its own."""
+def _single_threaded() -> Iterator[int]:
+    """Several threads in one operation would round differently: each model has one of its own.
+
+    How many threads there were.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        yield before
     finally:
         torch.set_num_threads(before)
 
@@ -89,7 +93,7 @@ def _single_threaded() -> Iterator[None]:
 def _mean(fitted: list[Towers]) -> Towers:
     """Towers whose log-odds are the mean of those of several, by their columns side by side."""
     share = np.float32(len(fitted) ** -0.5)
-    asks = np.hstack([one.asks for one in fitted])
+    asks = tuple(table for one in fitted for table in one.asks)
     answers = [share * one.answers[:, :-1] for one in fitted]
     bias = np.mean([one.answers[:, -1:] for one in fitted], axis=0)
     return Towers(asks, np.hstack([*answers, bias]).astype(np.float32))
@@ -174,7 +178,7 @@ class _Model:
             bias = self.bias.sum().div(max(len(known), 1)).repeat(len(vectors))
             bias[known] = self.bias
             answers = functional.normalize(answers, dim=1) * self.scale.exp()
-            return Towers(asks.numpy(), torch.cat([answers, bias[:, None]], dim=1).numpy())
+            return Towers((asks.numpy(),), torch.cat([answers, bias[:, None]], dim=1).numpy())
 
 
 def _batches(n: int, seed: int) -> list[NDArray[np.int64]]:

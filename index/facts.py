@@ -1,6 +1,6 @@
 """What users did and what items are before `as_of`, in the shapes that generators need."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -57,9 +57,11 @@ class Facts:
         eligible: (n_items,) whether an item may be proposed at all.
         excluded: (n_users, n_items) sparse; what must not be proposed to a user.
         weights: what events and reviews are worth.
-        asks: (n_items, d) float32, or None where towers are not used: what each item of a history
-            adds to the query of the two-tower model.
-        answers: (n_items, d + 1), likewise: what the query, with a one appended, is matched with.
+        asks: the m two-tower models, or None where they are not used: for each the decay of a
+            history's items by their order, and (n_items, d) float32, what an item adds to the
+            query.
+        answers: (n_items, m * d + 1), likewise: what the queries, side by side with a one
+            appended, are matched with.
         corpus: the events that item-to-item matrices and popularity are built from, where they
             are not all of `events`: benchmarks keep a user's last item out of them.
     """
@@ -74,7 +76,7 @@ class Facts:
     eligible: NDArray[np.bool_]
     excluded: sp.csr_array
     weights: Weights
-    asks: Vectors | None = None
+    asks: tuple[tuple[float, Vectors], ...] | None = None
     answers: Vectors | None = None
     corpus: pl.DataFrame | None = None
 
@@ -128,6 +130,12 @@ class Facts:
         return neighbours.ordered(self.latest, self.shape, decay=ORDER_DECAY)
 
     @cached_property
+    def histories(self) -> tuple[sp.csr_array, ...]:
+        """The same as `recent`, as each of the two-tower models weighs it."""
+        decays = [decay for decay, _ in self.asks or ()]
+        return tuple(neighbours.ordered(self.latest, self.shape, decay=d) for d in decays)
+
+    @cached_property
     def last_items(self) -> NDArray[np.int32]:
         """(n_users, up to 50): a user's distinct items, the latest first, padded with -1."""
         latest = self.latest.filter(pl.col("place") < neighbours.LONGEST_HISTORY)
@@ -143,14 +151,16 @@ class Facts:
         return times.due(self.events, self.item_events, self.as_of, self.shape)
 
     def questions(self, users: NDArray[np.int32]) -> Vectors:
-        """(len(users), d + 1): queries of the two-tower model; zero for a user without history."""
+        """(len(users), m * d + 1): queries of the two-tower models; zero without a history."""
         assert self.asks is not None
-        return _query(np.asarray(self.recent[users] @ self.asks, dtype=np.float32))
+        tables = [table for _, table in self.asks]
+        histories = zip(self.histories, tables, strict=True)
+        return _query([history[users] @ table for history, table in histories])
 
     @cached_property
     def item_questions(self) -> Vectors | None:
-        """(n_items, d + 1): queries were each item a history; None where towers are not used."""
-        return None if self.asks is None else _query(self.asks)
+        """(n_items, m * d + 1): queries were each item a history; None where there are none."""
+        return None if self.asks is None else _query([table for _, table in self.asks])
 
     @property
     def item_events(self) -> pl.DataFrame:
@@ -200,9 +210,9 @@ class Facts:
         return unit_rows(np.asarray(mean, dtype=np.float32))
 
 
-def _query(asked: Vectors) -> Vectors:
-    """Each row at unit length with a one appended; zero rows stay zero."""
-    query = unit_rows(asked)
+def _query(asked: Sequence[Vectors]) -> Vectors:
+    """Rows at unit length in each table and side by side, a one appended; zero rows stay zero."""
+    query = unit_rows(np.hstack([unit_rows(np.asarray(one, np.float32)) for one in asked]))
     return np.hstack([query, query.any(axis=1, keepdims=True).astype(np.float32)])
 
 

@@ -1,5 +1,6 @@
 """Item-to-item matrices: row a holds how strongly item a speaks for its neighbours."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -48,18 +49,18 @@ def ordered(latest: pl.DataFrame, shape: tuple[int, int], *, decay: float) -> sp
 
 
 def steps(
-    latest: pl.DataFrame, n_items: int, *, decay: float, newest: int
-) -> tuple[sp.csr_array, NDArray[np.int32]]:
+    latest: pl.DataFrame, n_items: int, *, decays: Sequence[float], newest: int
+) -> tuple[list[sp.csr_array], NDArray[np.int32]]:
     """Histories with what followed: one row for each item of a user but the first.
 
     Args:
         latest: as `latest_first` gives it.
         n_items: number of columns.
-        decay: weight of an item by its distance from the end of the history.
+        decays: weights of an item by its distance from the end of the history.
         newest: so many of each user's latest steps are used.
 
     Returns:
-        weights (n, n_items) of the items before, and the (n,) items that followed.
+        for each decay weights (n, n_items) of the items before, and the (n,) items that followed.
     """
     length = pl.len().over("user")
     step = latest.filter(pl.col("place") < pl.min_horizontal(length - 1, pl.lit(newest)))
@@ -69,8 +70,9 @@ def steps(
     )
     row, item = before.get_column("index").to_numpy(), before.get_column("item").to_numpy()
     distance = (before.get_column("place") - before.get_column("step") - 1).to_numpy()
-    weight = (decay ** distance.astype(np.float64)).astype(np.float32)
-    histories = sp.csr_array((weight, (row, item)), shape=(len(step), n_items))
+    shape = (len(step), n_items)
+    weights = [(decay ** distance.astype(np.float64)).astype(np.float32) for decay in decays]
+    histories = [sp.csr_array((weight, (row, item)), shape=shape) for weight in weights]
     return histories, step.get_column("following").to_numpy()
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from index import neighbours
 from index.candidates import propose
 from index.choice import Indexing
-from index.facts import ORDER_DECAY, Weights
+from index.facts import Weights
 from index.rows import contains
 from index.snapshot import Snapshot
 from index.whitening import whitened
@@ -31,6 +31,8 @@ from rank.sentiment import NEUTRAL, sentiments
 
 # Of a busier user, so many of the latest steps are learnt from.
 NEWEST_STEPS = 100
+# What the two-tower models take an item of a history for, by its distance from the end.
+TOWER_DECAYS = (0.4, 0.6, 0.8, 1.0)
 # Bytes.
 FLOAT, REST_OF_PAIR = 4, 256
 
@@ -267,7 +269,7 @@ class State:
         return items.select(name for name in names if items.schema[name] == pl.String)
 
     @cached_property
-    def _towers(self) -> tuple[Vectors, Vectors]:
+    def _towers(self) -> tuple[tuple[tuple[float, Vectors], ...], Vectors]:
         """What asks and what answers, fitted on the latest steps of everybody's history."""
         from embed.towers import fit_towers
 
@@ -275,13 +277,13 @@ class State:
         histories, following = neighbours.steps(
             neighbours.latest_first(rows),
             len(self.inputs.items),
-            decay=ORDER_DECAY,
+            decays=TOWER_DECAYS,
             newest=NEWEST_STEPS,
         )
         texts = whitened(self.material.item_vectors, self.material.items_before(self.as_of))
         seed = self.material.config.training.seed
         towers = fit_towers(texts, histories, following, seed=seed)
-        return towers.asks, towers.answers
+        return tuple(zip(TOWER_DECAYS, towers.asks, strict=True)), towers.answers
 
     @cached_property
     def features(self) -> Features:

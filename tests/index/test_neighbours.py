@@ -1,5 +1,6 @@
 """Item-to-item matrices and what generators make of them, against brute force."""
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import combinations
 from unittest.mock import patch
@@ -229,6 +230,28 @@ def test_the_latest_items_come_first_and_only_once() -> None:
     assert sorted(latest.rows()) == [(0, 3, 0), (0, 4, 1), (1, 5, 0)]
     weights = neighbours.ordered(latest, SHAPE, decay=0.5)
     assert weights.toarray()[0, [3, 4]].tolist() == [1.0, 0.5]
+
+
+def test_a_step_is_a_history_and_what_followed() -> None:
+    """0 bought 3, 4 and 5 in this order; of 1, who bought one item, nothing can be learnt."""
+    latest = neighbours.latest_first(events([(0, 3), (0, 4), (1, 5), (0, 5)]))
+    (half, whole), following = neighbours.steps(latest, 6, decays=(0.5, 1.0), newest=9)
+    told = {int(item): row.tolist() for item, row in zip(following, half.toarray(), strict=True)}
+    assert told == {5: [0, 0, 0, 0.5, 1, 0], 4: [0, 0, 0, 1, 0, 0]}
+    assert (whole.toarray() == (half.toarray() > 0)).all()
+    _, newest = neighbours.steps(latest, 6, decays=(0.5,), newest=1)
+    assert newest.tolist() == [5]
+
+
+def test_each_model_is_asked_by_the_history_as_it_weighs_it() -> None:
+    """0 bought item 0, then item 1; the texts of both are at right angles."""
+    texts = np.eye(2, 4, dtype=np.float32)
+    world = make_snapshot([(0, 0), (0, 1)], shape=(2, 2), item_vectors=texts)
+    asks = ((0.5, texts), (0.0, 2 * texts), (1.0, 0 * texts))
+    found = replace(world, asks=asks).questions(np.arange(2, dtype=np.int32))
+    parts = [np.array([1, 2, 0, 0]) / 5**0.5, np.array([0, 1, 0, 0]), np.zeros(4)]
+    np.testing.assert_allclose(found[0], [*np.hstack(parts) / 2**0.5, 1], rtol=1e-6)
+    assert not found[1].any()
 
 
 def test_strongest_keeps_the_largest_of_each_row_ties_by_column() -> None:

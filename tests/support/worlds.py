@@ -77,7 +77,7 @@ def make_snapshot(
         eligible=np.ones(shape[1], dtype=bool) if eligible is None else eligible,
         excluded=sp.csr_array((ones, places), shape=shape),
         weights=WEIGHTS,
-        asks=item_vectors,
+        asks=((0.7, item_vectors),),
         answers=np.hstack([item_vectors, np.zeros((shape[1], 1), np.float32)]),
         corpus=corpus,
     )
