@@ -23,7 +23,7 @@ import typer
 from benchmarks.invented import write_shop
 from benchmarks.measured import in_child
 from benchmarks.profiled import Seconds, families, profiling
-from benchmarks.recommend import WAYS, alike, grow_models, keep_material, measure
+from benchmarks.recommend import TASKS, WAYS, alike, grow_models, keep_material, measure
 from jobs.config import load_config
 from jobs.console import show_table
 from jobs.nightly import Night, run
@@ -62,7 +62,7 @@ def main(
         if compare:
             in_child(keep_material, night_of(folder, home, as_of))
             in_child(grow_models, home, trees)
-            for task in ("two stages", "night"):
+            for task in TASKS:
                 show_ways(task, home, repeats)
 
 
@@ -145,7 +145,7 @@ COLUMNS = ["way", "pairs", "fit s", "recommend s", "of ours", "fit MiB", "recomm
 def _possible(way: str, task: str) -> bool:
     if way != "RecTools":
         return True
-    return task == "two stages" and all(find_spec(name) for name in ("rectools", "implicit"))
+    return not TASKS[task].probable and all(find_spec(name) for name in ("rectools", "implicit"))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from rank.trees import grow
 
 BEHAVIOUR = "purchase"
 PER_STAGE = 34  # of each of RecTools' three first stages: about a hundred together
+NEIGHBOURS = 20  # of an item, by implicit's default, which RecTools' item KNN has
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,13 @@ class Task:
         budgets: what each generator may propose; None: as the configuration says.
         groups: of features.
         probable: whether probabilities are wanted beside an order.
+        neighbours: of an item; None: as the configuration says.
     """
 
     budgets: dict[str, int] | None
     groups: tuple[str, ...]
     probable: bool
+    neighbours: int | None = None
 
     def state(self, material: Material, *, before_days: int = 0) -> State:
         """The state so many days before the night."""
@@ -57,21 +60,24 @@ class Task:
         if self.budgets is None:
             return config
         changed = dict.fromkeys(GENERATORS, 0) | self.budgets
-        candidates = config.candidates.model_copy(
-            update=changed | {"per_user": sum(self.budgets.values())}
-        )
+        changed["per_user"] = sum(self.budgets.values())
+        if self.neighbours is not None:
+            changed["neighbours_per_item"] = self.neighbours
+        candidates = config.candidates.model_copy(update=changed)
         return config.model_copy(update={"candidates": candidates})
 
 
+TWO_STAGES = Task(
+    dict.fromkeys(("cooccurrence", "factors", "popular"), PER_STAGE),
+    ("generators",),
+    probable=False,
+)
 TASKS = {
     "night": Task(None, ("generators", "similarity", "last_items", *TABLES), probable=True),
     # As much as RecTools does: popular items, items of common users, factors; their ranks and
-    # scores are the features; one model gives an order.
-    "two stages": Task(
-        dict.fromkeys(("cooccurrence", "factors", "popular"), PER_STAGE),
-        ("generators",),
-        probable=False,
-    ),
+    # scores are the features; one model gives an order. Then with as many neighbours of an item.
+    "two stages": TWO_STAGES,
+    "two stages, 20 neighbours": replace(TWO_STAGES, neighbours=NEIGHBOURS),
 }
 
 

@@ -5,12 +5,12 @@ import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from index.neighbours import NEIGHBOURS_PER_ITEM, strongest, strongest_products
+from index.neighbours import strongest, strongest_products
 from index.rows import entries_where
 
 
 def overlap(
-    attributes: pl.DataFrame, eligible: NDArray[np.bool_], asking: NDArray[np.int32]
+    attributes: pl.DataFrame, eligible: NDArray[np.bool_], asking: NDArray[np.int32], *, k: int
 ) -> sp.csr_array:
     """Squared cosine of the items' sets of words, each word weighted by its rarity.
 
@@ -21,6 +21,7 @@ def overlap(
         attributes: text columns, row i is item i.
         eligible: (n_items,) the items that may be neighbours.
         asking: the items whose rows are wanted.
+        k: neighbours of each item.
     """
     words = sp.csr_array(sp.hstack([_words(values) for values in attributes]))
     frequency = words[eligible].sum(axis=0)
@@ -31,7 +32,7 @@ def overlap(
     unit = sp.csr_array(sp.diags_array(1.0 / np.where(length > 0, length, 1.0)) @ weighted)
     answering = sp.csr_array(_rows(unit, np.flatnonzero(eligible)).T)
     itself = sp.eye_array(len(eligible), format="csr")
-    return sp.csr_array(strongest_products(_rows(unit, asking), answering, itself).power(2))
+    return sp.csr_array(strongest_products(_rows(unit, asking), answering, itself, k=k).power(2))
 
 
 def same_kind(
@@ -39,6 +40,8 @@ def same_kind(
     popularity: NDArray[np.float64],
     eligible: NDArray[np.bool_],
     asking: NDArray[np.int32],
+    *,
+    k: int,
 ) -> sp.csr_array:
     """The neighbour's share in the popularity of the items of the same value, over all columns.
 
@@ -49,6 +52,7 @@ def same_kind(
         popularity: (n_items,) not negative.
         eligible: (n_items,) the items that may be neighbours.
         asking: the items whose rows are wanted.
+        k: neighbours of each item.
     """
     answering = np.flatnonzero(eligible)
     total = sp.csr_array((len(eligible), len(eligible)), dtype=np.float32)
@@ -57,10 +61,10 @@ def same_kind(
         counted = _rows(sp.csr_array(sp.diags_array(popularity + 1.0) @ of_kind), answering)
         whole = counted.sum(axis=0)
         share = counted @ sp.diags_array(1.0 / np.where(whole > 0, whole, 1.0))
-        favourites = strongest(sp.csr_array(share.T.astype(np.float32)), NEIGHBOURS_PER_ITEM)
+        favourites = strongest(sp.csr_array(share.T.astype(np.float32)), k)
         total = total + _rows(of_kind, asking) @ favourites
     entries = total.tocoo()
-    return strongest(entries_where(entries, entries.row != entries.col), NEIGHBOURS_PER_ITEM)
+    return strongest(entries_where(entries, entries.row != entries.col), k)
 
 
 def _words(values: pl.Series) -> sp.csr_array:

@@ -29,6 +29,7 @@ class Weights:
         review: weight of a neutral review's text, on the same scale.
         half_life_days: after this many days a weight has halved.
         popular_half_life_days: the same, for the popularity of items.
+        neighbours_per_item: so many neighbours of an item are kept.
         ease_items: so many of the commonest items take part in EASE.
         new_item_days: an item listed at most so many days ago is new.
     """
@@ -37,6 +38,7 @@ class Weights:
     review: float
     half_life_days: float
     popular_half_life_days: float
+    neighbours_per_item: int
     ease_items: int
     new_item_days: float
 

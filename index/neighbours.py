@@ -15,7 +15,6 @@ from index.store import VectorIndex, Vectors
 # What a user did beyond these many latest distinct items is left out, so that the cost grows
 # with the number of users and not with the square of the busiest one's history.
 MAX_ITEMS_PER_USER = 200
-NEIGHBOURS_PER_ITEM = 200
 LONGEST_HISTORY = 50
 # Products are computed in blocks of rows that hold about so many numbers.
 CELLS_PER_BLOCK = 2**23
@@ -77,7 +76,7 @@ def steps(
 
 
 def cooccurrence(
-    latest: pl.DataFrame, shape: tuple[int, int], eligible: NDArray[np.bool_]
+    latest: pl.DataFrame, shape: tuple[int, int], eligible: NDArray[np.bool_], *, k: int
 ) -> sp.csr_array:
     """Number of common users, damped by the popularity of both items: `strongest_eligible`.
 
@@ -91,7 +90,7 @@ def cooccurrence(
     ends = np.searchsorted(most, np.arange(0, most[-1:].sum(), ENTRIES_PER_BLOCK)[1:])
     blocks = [
         strongest_eligible(
-            _damped(sp.csr_array(by_item[start:end] @ users_of), count, first=start), eligible
+            _damped(sp.csr_array(by_item[start:end] @ users_of), count, first=start), eligible, k=k
         )
         for start, end in pairwise(np.unique([0, *ends, shape[1]]))
     ]
@@ -115,8 +114,8 @@ def directed(latest: pl.DataFrame, shape: tuple[int, int]) -> sp.csr_array:
     return _damped(matrix, _count(latest, shape[1]))
 
 
-def ease(latest: pl.DataFrame, shape: tuple[int, int], *, max_items: int) -> sp.csr_array:
-    """Weights of the linear model that best restores users' items from their other items.
+def ease(latest: pl.DataFrame, shape: tuple[int, int], *, max_items: int, k: int) -> sp.csr_array:
+    """The `k` largest weights of the linear model that best restores users' items from the others.
 
     Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019. Closed form over the
     `max_items` most common items: memory peaks at about 30 * max_items ** 2 bytes, time grows
@@ -140,7 +139,7 @@ def ease(latest: pl.DataFrame, shape: tuple[int, int], *, max_items: int) -> sp.
     inverse = upper + np.triu(upper, 1).T
     weights = -inverse / np.diag(inverse)[None, :]
     np.fill_diagonal(weights, 0.0)
-    k = min(NEIGHBOURS_PER_ITEM, len(common))
+    k = min(k, len(common))
     top = np.sort(np.argpartition(-weights, k - 1, axis=1)[:, :k], axis=1)
     values = np.take_along_axis(weights, top, axis=1)
     pairs = (np.repeat(common, k), common[top.ravel()])
@@ -148,14 +147,15 @@ def ease(latest: pl.DataFrame, shape: tuple[int, int], *, max_items: int) -> sp.
     return entries_where(entries, entries.data > 0)
 
 
-def two_hop(directed: sp.csr_array) -> sp.csr_array:
+def two_hop(directed: sp.csr_array, *, k: int) -> sp.csr_array:
     """What the neighbours' neighbours are, where they are not neighbours already.
 
     Args:
         directed: a matrix of neighbours, whose rows hold the strongest only.
+        k: neighbours of each item.
     """
     itself = sp.eye_array(directed.shape[0], format="csr", dtype=directed.dtype)
-    return strongest_products(directed, directed, sp.csr_array(directed + itself))
+    return strongest_products(directed, directed, sp.csr_array(directed + itself), k=k)
 
 
 def by_vectors(
@@ -170,9 +170,9 @@ def by_vectors(
 
 
 def strongest_products(
-    left: sp.csr_array, right: sp.csr_array, barred: sp.csr_array
+    left: sp.csr_array, right: sp.csr_array, barred: sp.csr_array, *, k: int
 ) -> sp.csr_array:
-    """The strongest positive entries of `left @ right` in each row, where `barred` has none.
+    """The `k` strongest positive entries of `left @ right` in each row, where `barred` has none.
 
     Computed in blocks of rows, as the whole product may be too large.
     """
@@ -185,15 +185,15 @@ def strongest_products(
         block = rows[start : start + size]
         product = (left[block] @ right).toarray().astype(np.float32)
         product[barred[block].nonzero()] = 0.0
-        k = min(NEIGHBOURS_PER_ITEM, product.shape[1])
-        least = np.partition(product, -k, axis=1)[:, -k, None]
+        least = np.partition(product, -min(k, product.shape[1]), axis=1)
+        least = least[:, -min(k, product.shape[1]), None]
         row, column = np.nonzero((product > 0) & (product >= least))
         kept_rows.append(block[row])
         columns.append(column)
         values.append(product[row, column])
     pairs = (np.concatenate(kept_rows), np.concatenate(columns))
     kept = sp.csr_array((np.concatenate(values), pairs), shape=barred.shape)
-    return strongest(kept, NEIGHBOURS_PER_ITEM)
+    return strongest(kept, k)
 
 
 def strongest(matrix: sp.csr_array, k: int) -> sp.csr_array:
@@ -203,10 +203,12 @@ def strongest(matrix: sp.csr_array, k: int) -> sp.csr_array:
     return entries_where(entries, order[places(entries.row[order]) < k])
 
 
-def strongest_eligible(matrix: sp.csr_array, eligible: NDArray[np.bool_]) -> sp.csr_array:
-    """Of each row the `NEIGHBOURS_PER_ITEM` largest entries in eligible columns."""
+def strongest_eligible(
+    matrix: sp.csr_array, eligible: NDArray[np.bool_], *, k: int
+) -> sp.csr_array:
+    """Of each row the `k` largest entries in eligible columns."""
     entries = matrix.tocoo()
-    return strongest(entries_where(entries, eligible[entries.col]), NEIGHBOURS_PER_ITEM)
+    return strongest(entries_where(entries, eligible[entries.col]), k)
 
 
 def _count(latest: pl.DataFrame, n_items: int) -> NDArray[np.float64]:

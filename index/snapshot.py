@@ -81,27 +81,26 @@ class Snapshot(Facts):
     @cached_property
     def cooccurrence(self) -> sp.csr_array:
         """(n_items, n_items): see `index.neighbours.cooccurrence`."""
-        return neighbours.cooccurrence(self._corpus_items, self.shape, self.eligible)
+        k = self._kept
+        return neighbours.cooccurrence(self._corpus_items, self.shape, self.eligible, k=k)
 
     @cached_property
     def directed(self) -> sp.csr_array:
         """(n_items, n_items): see `index.neighbours.directed`."""
-        return neighbours.strongest_eligible(
-            neighbours.directed(self._corpus_items, self.shape), self.eligible
-        )
+        matrix, k = neighbours.directed(self._corpus_items, self.shape), self._kept
+        return neighbours.strongest_eligible(matrix, self.eligible, k=k)
 
     @cached_property
     def ease(self) -> sp.csr_array:
         """(n_items, n_items): see `index.neighbours.ease`."""
-        max_items = self.weights.ease_items
-        return neighbours.strongest_eligible(
-            neighbours.ease(self._corpus_items, self.shape, max_items=max_items), self.eligible
-        )
+        max_items, k = self.weights.ease_items, self._kept
+        matrix = neighbours.ease(self._corpus_items, self.shape, max_items=max_items, k=k)
+        return neighbours.strongest_eligible(matrix, self.eligible, k=k)
 
     @cached_property
     def two_hop(self) -> sp.csr_array:
         """(n_items, n_items): see `index.neighbours.two_hop`."""
-        return neighbours.two_hop(self.directed)
+        return neighbours.two_hop(self.directed, k=self._kept)
 
     @cached_property
     def similar(self) -> sp.csr_array:
@@ -122,24 +121,29 @@ class Snapshot(Facts):
     def factors(self) -> sp.csr_array:
         """(n_items, n_items): products of `index.factors.item_factors`; of items with events."""
         vectors = item_factors(self._corpus_items, self.shape[1])
-        index, k = _exact(vectors, self.eligible), neighbours.NEIGHBOURS_PER_ITEM
-        return neighbours.by_vectors(vectors, self._asking, index, k=k)
+        index = _exact(vectors, self.eligible)
+        return neighbours.by_vectors(vectors, self._asking, index, k=self._kept)
 
     @cached_property
     def attributes(self) -> sp.csr_array:
         """(n_items, n_items): see `index.attributes.overlap`, likewise."""
-        return overlap(self.item_attributes, self.eligible, self._asking)
+        return overlap(self.item_attributes, self.eligible, self._asking, k=self._kept)
 
     @cached_property
     def kinds(self) -> sp.csr_array:
         """(n_items, n_items): see `index.attributes.same_kind`, likewise."""
-        return same_kind(self.item_attributes, self.popularity, self.eligible, self._asking)
+        attributes, popularity = self.item_attributes, self.popularity
+        return same_kind(attributes, popularity, self.eligible, self._asking, k=self._kept)
 
     @cached_property
     def _nearest_texts(self) -> sp.csr_array:
         asking = np.flatnonzero(self._known).astype(np.int32)
-        k = neighbours.NEIGHBOURS_PER_ITEM // 2
+        k = -(-self._kept // 2)
         return neighbours.by_vectors(self.whitened_items, asking, self.whitened_index, k=k)
+
+    @property
+    def _kept(self) -> int:
+        return self.weights.neighbours_per_item
 
     @cached_property
     def _known(self) -> NDArray[np.bool_]:

@@ -21,7 +21,13 @@ from jobs.config_inputs import (
 )
 
 # The keys of [candidates] that are no generator.
-SHARED = ("per_user", "popular_half_life_days", "ease_items", "new_item_days")
+SHARED = (
+    "per_user",
+    "neighbours_per_item",
+    "popular_half_life_days",
+    "ease_items",
+    "new_item_days",
+)
 Bounds = tuple[Above0, Above0]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Memory = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?[MG]iB$")]
@@ -76,6 +82,9 @@ class CandidatesConfig(Section):
     new: Count = key(0, "New items near to the profile.")
     history: Count = key(50, "Items of the user's own history, those that are due first.")
     per_user: Positive = key(200, "Cap of all of them together.")
+    neighbours_per_item: Positive = key(
+        200, "So many neighbours of an item are kept where a history asks for its neighbours."
+    )
     popular_half_life_days: Above0 = key(30.0, "An event this old counts half for popularity.")
     ease_items: Positive = key(6000, "So many of the commonest items take part in `ease`.")
     new_item_days: Above0 = key(30.0, "An item listed at most so many days ago is new.")

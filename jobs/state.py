@@ -249,6 +249,7 @@ class State:
                 review=config.reviews.weight,
                 half_life_days=config.profile.half_life_days,
                 popular_half_life_days=config.candidates.popular_half_life_days,
+                neighbours_per_item=config.candidates.neighbours_per_item,
                 ease_items=config.candidates.ease_items,
                 new_item_days=config.candidates.new_item_days,
             ),

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.attributes import overlap, same_kind
-from index.neighbours import NEIGHBOURS_PER_ITEM
 
 ALL = np.ones(4, dtype=bool)
 EVERY = np.arange(4, dtype=np.int32)
+MANY = 200  # neighbours of an item: more than there are
 
 texts = st.none() | st.text(alphabet="ab ,>C", max_size=7)
 rows = st.lists(st.tuples(texts, texts, st.booleans()), min_size=1, max_size=9)
@@ -43,13 +43,13 @@ def test_overlap_equals_brute_force(world: list[tuple[str | None, str | None, bo
             product = sum(idf.get(w, 0) ** 2 for w in sets[a] & sets[b])
             expected[a, b] = (product / length[a] / length[b]) ** 2
     attributes = frame([b for b, *_ in world], [c for _, c, _ in world])
-    found = overlap(attributes, eligible, np.arange(len(world), dtype=np.int32))
+    found = overlap(attributes, eligible, np.arange(len(world), dtype=np.int32), k=MANY)
     np.testing.assert_allclose(found.toarray(), expected, rtol=1e-5, atol=1e-9)
 
 
 def test_a_worked_example_of_overlap() -> None:
     attributes = frame(["Ann", "Ann", "Bea", "Bea"], ["Hair > Oil", "oil", "Hair", None])
-    found = overlap(attributes, ALL, EVERY).toarray()
+    found = overlap(attributes, ALL, EVERY, k=MANY).toarray()
     # Every word is in two of four items: each weighs log 2, and so a cosine counts common words.
     half = 1 / 2
     expected = [
@@ -73,13 +73,15 @@ def test_same_kind_equals_brute_force(world: list[tuple[str | None, str | None, 
                 among = [i for i, row in enumerate(world) if eligible[i] and row[column] == value]
                 expected[a, b] += (popularity[b] + 1) / sum(popularity[i] + 1 for i in among)
     attributes = frame([b for b, *_ in world], [c for _, c, _ in world])
-    found = same_kind(attributes, popularity, eligible, np.arange(len(world), dtype=np.int32))
+    asking = np.arange(len(world), dtype=np.int32)
+    found = same_kind(attributes, popularity, eligible, asking, k=MANY)
     np.testing.assert_allclose(found.toarray(), expected, rtol=1e-5)
 
 
 def test_a_worked_example_of_same_kind() -> None:
     attributes = frame(["Ann", "Ann", "Ann", "Bea"], [None, "hair", None, "hair"])
-    found = same_kind(attributes, np.array([0.0, 1, 3, 0]), ALL, np.array([1], dtype=np.int32))
+    asking = np.array([1], dtype=np.int32)
+    found = same_kind(attributes, np.array([0.0, 1, 3, 0]), ALL, asking, k=MANY)
     # Of Ann's items 1 + 2 + 4 = 7 in all, of hair 2 + 1 = 3; only item 1 asks.
     expected = np.zeros((4, 4))
     expected[1] = [1 / 7, 0, 4 / 7, 1 / 3]
@@ -87,11 +89,12 @@ def test_a_worked_example_of_same_kind() -> None:
 
 
 def test_of_a_large_kind_the_most_popular_are_kept() -> None:
-    n = NEIGHBOURS_PER_ITEM + 50
+    n, k = 250, 200
     popularity = np.random.default_rng(0).permutation(n).astype(float)
     attributes = frame(["Ann"] * n, [None] * n)
-    found = same_kind(attributes, popularity, np.ones(n, bool), np.array([0], dtype=np.int32))
-    best = np.argsort(-popularity)[:NEIGHBOURS_PER_ITEM]
+    asking = np.array([0], dtype=np.int32)
+    found = same_kind(attributes, popularity, np.ones(n, bool), asking, k=k)
+    best = np.argsort(-popularity)[:k]
     assert set(found.nonzero()[1]) == set(best) - {0}
 
 
@@ -109,11 +112,11 @@ def test_items_that_are_not_eligible_change_nothing(matrix: str) -> None:
     for attributes, items in ((frame(brands, categories), EVERY), (later, np.array(old))):
         among = np.ones(4, bool) if len(attributes) == 4 else eligible
         if matrix == "overlap":
-            strength = overlap(attributes, among, items.astype(np.int32))
+            strength = overlap(attributes, among, items.astype(np.int32), k=MANY)
         else:
             popularity = np.zeros(len(among))
             popularity[items] = [0.1, 0.7, 0.3, 0.2]
-            strength = same_kind(attributes, popularity, among, items.astype(np.int32))
+            strength = same_kind(attributes, popularity, among, items.astype(np.int32), k=MANY)
         found.append(strength.toarray()[np.ix_(items, items)])
     np.testing.assert_array_equal(*found)
     assert found[0].any()

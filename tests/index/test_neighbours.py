@@ -22,6 +22,7 @@ from index.rows import unit_rows
 pairs = st.tuples(st.integers(0, USERS - 1), st.integers(0, ITEMS - 1))
 worlds = st.lists(pairs, min_size=1, max_size=40)
 SHAPE = (USERS, ITEMS)
+MANY = 200  # neighbours of an item: more than there are
 
 
 def events(bought: list[tuple[int, int]]) -> pl.DataFrame:
@@ -59,7 +60,7 @@ def test_cooccurrence_equals_brute_force(entries: int, bought: list[tuple[int, i
             strength[b, a] += 1
     latest, every = neighbours.latest_first(events(bought)), np.ones(ITEMS, dtype=bool)
     with patch.object(neighbours, "ENTRIES_PER_BLOCK", entries):
-        found = neighbours.cooccurrence(latest, SHAPE, every)
+        found = neighbours.cooccurrence(latest, SHAPE, every, k=MANY)
     np.testing.assert_allclose(found.toarray(), damped(strength, bought), rtol=1e-5)
 
 
@@ -85,7 +86,7 @@ def test_ease_equals_the_closed_form(bought: list[tuple[int, int]]) -> None:
     inverse = np.linalg.inv(x.T @ x + neighbours.EASE_PENALTY * np.eye(ITEMS))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
-    found = neighbours.ease(latest, SHAPE, max_items=ITEMS).toarray()
+    found = neighbours.ease(latest, SHAPE, max_items=ITEMS, k=MANY).toarray()
     np.testing.assert_allclose(found, np.maximum(weights, 0), rtol=1e-3, atol=1e-7)
 
 
@@ -95,7 +96,7 @@ def test_ease_is_the_least_squares_solution_of_each_item() -> None:
     bought = [(u, i) for u in range(USERS) for i in range(ITEMS) if rng.uniform() < 0.4]
     latest = neighbours.latest_first(events(bought))
     x = neighbours.ordered(latest, SHAPE, decay=neighbours.EASE_DECAY).toarray().astype(float)
-    found = neighbours.ease(latest, SHAPE, max_items=ITEMS).toarray()
+    found = neighbours.ease(latest, SHAPE, max_items=ITEMS, k=MANY).toarray()
     for item in range(ITEMS):
         others = np.delete(np.arange(ITEMS), item)
         a = x[:, others]
@@ -109,7 +110,7 @@ def test_ease_is_the_least_squares_solution_of_each_item() -> None:
 def test_ease_keeps_to_the_commonest_items() -> None:
     bought = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 2), (3, 0), (3, 1)]
     latest = neighbours.latest_first(events(bought))
-    few = neighbours.ease(latest, SHAPE, max_items=2).tocoo()
+    few = neighbours.ease(latest, SHAPE, max_items=2, k=MANY).tocoo()
     assert set(few.row) | set(few.col) == {0, 1}
 
 
@@ -123,7 +124,7 @@ def test_ease_is_the_same_for_one_and_two_threads() -> None:
     found = []
     for threads in (1, 2):
         with threadpool_limits(limits=threads):
-            found.append(neighbours.ease(latest, (items, items), max_items=items))
+            found.append(neighbours.ease(latest, (items, items), max_items=items, k=MANY))
     assert (found[0] != found[1]).nnz == 0
 
 
@@ -136,7 +137,7 @@ def test_two_hops_equal_brute_force(bought: list[tuple[int, int]]) -> None:
     for a, b, c in np.ndindex(ITEMS, ITEMS, ITEMS):
         if a != c and strength[a, c] == 0:
             expected[a, c] += strength[a, b] * strength[b, c]
-    np.testing.assert_allclose(neighbours.two_hop(one).toarray(), expected, rtol=1e-5)
+    np.testing.assert_allclose(neighbours.two_hop(one, k=MANY).toarray(), expected, rtol=1e-5)
 
 
 def test_a_chain_reaches_two_steps_and_no_further() -> None:
@@ -154,7 +155,6 @@ def test_products_are_cut_to_the_strongest_in_blocks(
     cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neighbours, "CELLS_PER_BLOCK", cells)
-    monkeypatch.setattr(neighbours, "NEIGHBOURS_PER_ITEM", 3)
     rng = np.random.default_rng(5)
     left, right, barred = (rng.poisson(0.7, size=(9, 9)) for _ in range(3))
     left[4] = 0
@@ -164,7 +164,7 @@ def test_products_are_cut_to_the_strongest_in_blocks(
         best = np.lexsort((np.arange(9), -values))[:3]
         expected[row, best] = values[best]
     matrices = [sp.csr_array(m.astype(np.float32)) for m in (left, right, barred)]
-    found = neighbours.strongest_products(*matrices)
+    found = neighbours.strongest_products(*matrices, k=3)
     np.testing.assert_array_equal(found.toarray(), expected)
 
 
@@ -281,6 +281,22 @@ def test_a_generator_sums_the_strength_of_the_history(name: str) -> None:
     told = union.get_column(f"score_{name}").to_numpy()
     expected = scores[union.get_column("user"), union.get_column("item")]
     np.testing.assert_allclose(told, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", sorted(NEIGHBOURS))
+def test_so_many_neighbours_of_an_item_are_kept_the_strongest(name: str) -> None:
+    rng = np.random.default_rng(2)
+    bought = [(u, i) for u in range(USERS) for i in range(ITEMS) if rng.uniform() < 0.2]
+    vectors = unit_rows(rng.normal(size=(ITEMS, 4)).astype(np.float32))
+    attributes = {"brand": list("abcabcabcabc"), "category": list("xxyyxxyyxxyy")}
+    world = make_snapshot(bought, item_vectors=vectors, attributes=attributes)
+    few = replace(world, weights=replace(world.weights, neighbours_per_item=4))
+    k = 2 if name == "similar" else 4  # texts have half as many
+    kept = getattr(few, name)
+    assert (np.diff(kept.indptr) <= k).all()
+    if name not in ("two_hop", "kinds"):  # of fewer neighbours, or of those of each value
+        whole = neighbours.strongest(getattr(world, name), k)
+        np.testing.assert_allclose(kept.toarray(), whole.toarray(), rtol=1e-5)
 
 
 def test_the_corpus_speaks_of_items_and_the_events_of_users() -> None:

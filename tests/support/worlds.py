@@ -16,6 +16,7 @@ WEIGHTS = Weights(
     review=2.0,
     half_life_days=30,
     popular_half_life_days=30,
+    neighbours_per_item=200,
     ease_items=1000,
     new_item_days=30,
 )
