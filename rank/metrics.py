@@ -113,12 +113,23 @@ def positions(pairs: pl.DataFrame, score: Floats) -> NDArray[np.int32]:
     >>> positions(pairs, np.array([0.2, 0.9, 0.1])).tolist()
     [2, 1, 1]
     """
+    if len(pairs) == 0:
+        return np.empty(0, dtype=np.int32)
     users, items = pairs.get_column("user").to_numpy(), pairs.get_column("item").to_numpy()
-    order = np.lexsort((items, -score, users))
-    ranked = users[order]
-    place = np.empty(len(users), dtype=np.int32)
-    place[order] = np.arange(len(users)) - np.searchsorted(ranked, ranked) + 1
-    return place
+    pair = users.astype(np.int64) << 32 | items
+    order = np.argsort(pair, kind="stable")  # in no time: candidates are in this order
+    starts = np.flatnonzero(np.diff(users[order], prepend=-1))
+    lengths = np.diff(starts, append=len(users))
+    row = np.repeat(np.arange(len(starts)), lengths)
+    column = np.arange(len(users)) - starts[row]
+    table = np.full((len(starts), lengths.max()), np.inf)  # a user's scores in a row
+    table[row, column] = -score[order]
+    best_first = table.argsort(axis=1, kind="stable")
+    places = np.empty(table.shape, dtype=np.int32)
+    np.put_along_axis(places, best_first, np.arange(1, table.shape[1] + 1)[None, :], axis=1)
+    found = np.empty(len(users), dtype=np.int32)
+    found[order] = places[row, column]
+    return found
 
 
 def placed(targets: pl.DataFrame, pairs: pl.DataFrame, score: Floats) -> pl.DataFrame:

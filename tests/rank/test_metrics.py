@@ -98,6 +98,25 @@ def test_positions_by_hand() -> None:
     assert positions(pairs, score).tolist() == [3, 2, 2, 1, 1, 1]
 
 
+@given(
+    scores=st.dictionaries(
+        st.tuples(st.integers(0, 4), st.integers(0, 9)), st.integers(-2, 2), max_size=30
+    )
+)
+def test_positions_are_those_of_each_users_sorted_list(
+    scores: dict[tuple[int, int], int],
+) -> None:
+    pairs = pl.DataFrame(list(scores), {"user": pl.Int32, "item": pl.Int32}, orient="row")
+    found = positions(pairs, np.array(list(scores.values()), dtype=float))
+    lists: dict[int, list[tuple[int, int]]] = {}
+    for (user, item), score in scores.items():
+        lists.setdefault(user, []).append((-score, item))
+    expected = [
+        sorted(lists[user]).index((-score, item)) + 1 for (user, item), score in scores.items()
+    ]
+    assert found.tolist() == expected
+
+
 def test_lists_by_hand_with_misses() -> None:
     # User 0 gets 4, 3, 2, 1: target 3 is second, target 9 was never proposed.
     # User 1 gets 6, 5: target 5 is second. User 2 has a target and no candidates. User 3: none.
