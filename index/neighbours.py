@@ -178,6 +178,7 @@ def strongest_products(
     """
     rows = np.flatnonzero(np.diff(left.indptr))
     size = max(CELLS_PER_BLOCK // max(right.shape[1], 1), 1)
+    most = min(k, right.shape[1])
     kept_rows, columns, values = (
         [np.empty(0, dtype)] for dtype in (np.int64, np.int64, np.float32)
     )
@@ -185,8 +186,7 @@ def strongest_products(
         block = rows[start : start + size]
         product = (left[block] @ right).toarray().astype(np.float32)
         product[barred[block].nonzero()] = 0.0
-        least = np.partition(product, -min(k, product.shape[1]), axis=1)
-        least = least[:, -min(k, product.shape[1]), None]
+        least = np.partition(product, -most, axis=1)[:, -most, None]
         row, column = np.nonzero((product > 0) & (product >= least))
         kept_rows.append(block[row])
         columns.append(column)
