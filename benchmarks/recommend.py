@@ -77,7 +77,7 @@ TASKS = {
     # As much as RecTools does: popular items, items of common users, factors; their ranks and
     # scores are the features; one model gives an order. Then with as many neighbours of an item.
     "two stages": TWO_STAGES,
-    "two stages, 20 neighbours": replace(TWO_STAGES, neighbours=NEIGHBOURS),
+    f"two stages, {NEIGHBOURS} neighbours": replace(TWO_STAGES, neighbours=NEIGHBOURS),
 }
 
 

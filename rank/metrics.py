@@ -122,7 +122,9 @@ def positions(pairs: pl.DataFrame, score: Floats) -> NDArray[np.int32]:
     lengths = np.diff(starts, append=len(users))
     row = np.repeat(np.arange(len(starts)), lengths)
     column = np.arange(len(users)) - starts[row]
-    table = np.full((len(starts), lengths.max()), np.inf)  # a user's scores in a row
+    table = np.full(
+        (len(starts), lengths.max()), np.nan
+    )  # a user's scores in a row; NaN comes last
     table[row, column] = -score[order]
     best_first = table.argsort(axis=1, kind="stable")
     places = np.empty(table.shape, dtype=np.int32)
