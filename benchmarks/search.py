@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from numpy.typing import NDArray
 
@@ -112,16 +113,27 @@ def _product(sizes: Sizes, _: float) -> tuple[str, Search]:
     return "", products
 
 
+def _int8_products(sizes: Sizes, _: float) -> tuple[str, Search]:
+    corpus, asked = (torch.from_numpy((127 * part).astype(np.int8)) for part in _data(sizes))
+
+    def products(_: Vectors) -> None:
+        for start in range(0, len(corpus), COLUMNS_PER_PRODUCT):
+            torch._int_mm(asked, corpus[start : start + COLUMNS_PER_PRODUCT].T)
+
+    return "", products
+
+
 MAKERS: dict[str, Callable[[Sizes, float], tuple[str, Search]]] = {
     "plain FAISS": _plain,
     "nightrank, exact": _exact,
     "nightrank, quantised": _quantised,
     "limit: float32 products alone": _product,
+    "limit: int8 products alone": _int8_products,
 }
 IN_CALLS = f", calls of {SMALL_CALL}"
 WAYS = (
     "plain FAISS", f"plain FAISS{IN_CALLS}", "nightrank, exact", f"nightrank, exact{IN_CALLS}",
-    "nightrank, quantised", "limit: float32 products alone",
+    "nightrank, quantised", "limit: float32 products alone", "limit: int8 products alone",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 PACKAGES = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss-gpu-cu13")
 # Read by every OpenBLAS when it is loaded, in place of its own look at the processor.
 VARIABLE = "OPENBLAS_CORETYPE"
+CPUINFO = Path("/proc/cpuinfo")
 # Kernels of OpenBLAS to ask for, the best first, and what a processor must be able to do.
 _NEEDED = {
     "SKYLAKEX": {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"},
@@ -58,14 +59,21 @@ def import_faiss() -> Any:
     return faiss
 
 
-def best_kernel(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
-    """The best of OpenBLAS's kernels that this processor can run; None where that is not told."""
+def flags(cpuinfo: Path = CPUINFO) -> set[str]:
+    """What this processor can do, by the names of Linux; empty where that is not told."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
-        return None
-    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
-    return next((kernel for kernel, needed in _NEEDED.items() if needed <= set(flags)), None)
+        return set()
+    return next(
+        ({*line.split(":")[1].split()} for line in lines if line.startswith("flags")), set()
+    )
+
+
+def best_kernel(cpuinfo: Path = CPUINFO) -> str | None:
+    """The best of OpenBLAS's kernels that this processor can run; None where that is not told."""
+    known = flags(cpuinfo)
+    return next((kernel for kernel, needed in _NEEDED.items() if needed <= known), None)
 
 
 def kernel_of_faiss() -> str | None:

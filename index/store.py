@@ -4,13 +4,15 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index import kinds
+from index import int8, kinds
+from index.int8 import Int8Vectors
 from index.kinds import EXACT, Choice
 from index.library import import_faiss
 
@@ -21,6 +23,7 @@ Vectors = NDArray[np.float32]
 # many queries: fewer make the matrix product slower.
 CELLS_PER_BLOCK = 2**23
 LEAST_QUERIES = 1024
+_BELOW_SIGN = np.int32(2**31 - 1)
 
 
 class DamagedIndex(Exception):
@@ -110,19 +113,47 @@ class VectorIndex:
 
     def _blocks(self, rows: NDArray[np.int64], k: int) -> Iterator[NDArray[np.int64]]:
         size = max(CELLS_PER_BLOCK // kinds.proposed(self.choice, k), LEAST_QUERIES)
+        if self._in_bytes(len(rows), k) is not None:
+            size = int8.BLOCK
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
 
     def _nearest(self, asked: Vectors, k: int) -> tuple[Ids, Vectors]:
         """Likewise, of queries (q, d) that all have a direction."""
+        in_bytes = self._in_bytes(len(asked), k)
+        if in_bytes is None:
+            return self._best(asked, self._proposed(asked, k), k)
+        rows, complete = in_bytes.nearest(asked, k, self._similarities)
+        ids, similarities = self._best(asked, rows, k)
+        others = asked[~complete]
+        if len(others):
+            found = self._best(others, self._proposed(others, k), k)
+            ids[~complete], similarities[~complete] = found
+        return ids, similarities
+
+    def _proposed(self, asked: Vectors, k: int) -> NDArray[np.int64]:
         proposing = self.on_device or self.proposing or self.flat
-        rows = proposing.search(asked, min(kinds.proposed(self.choice, k), len(self)))[1]
+        rows: NDArray[np.int64] = proposing.search(
+            asked, min(kinds.proposed(self.choice, k), len(self))
+        )[1]
+        return rows
+
+    def _in_bytes(self, queries: int, k: int) -> Int8Vectors | None:
+        """What answers so many queries by bytes; None where floats are faster."""
+        exact = self.choice.kind == "exact" and self.on_device is None
+        serves = exact and int8.is_fast() and int8.serves(len(self), queries, k)
+        return self._int8 if serves else None
+
+    @cached_property
+    def _int8(self) -> Int8Vectors:
+        return Int8Vectors.of(self.vectors)
+
+    def _best(self, asked: Vectors, rows: NDArray[np.int64], k: int) -> tuple[Ids, Vectors]:
+        """The `k` nearest among the rows (q, p) that were proposed, p >= k."""
         similarities = self._similarities(asked, rows)
         found = np.where(rows >= 0, self.ids[rows], -1)
-        order = np.lexsort((found, -similarities))[:, :k]
-        return np.take_along_axis(found, order, axis=1), np.take_along_axis(
-            similarities, order, axis=1
-        )
+        keys = np.sort(np.partition(_key(similarities, found), k - 1, axis=1)[:, :k], axis=1)
+        return _unkeyed(keys)
 
     def _similarities(self, asked: Vectors, rows: NDArray[np.int64]) -> Vectors:
         """(q, p): inner product of each query with the vectors of its rows; -inf where -1."""
@@ -174,6 +205,23 @@ class VectorIndex:
             proposing=None if choice.kind == "exact" else read(str(folder / "proposing.faiss")),
             choice=choice,
         )
+
+
+def _key(similarities: Vectors, ids: Ids) -> NDArray[np.int64]:
+    """Whole numbers that stand in the order of answers: best first, then the smaller id.
+
+    A float's bits grow with it where it is positive, and fall where it is negative.
+    """
+    bits = (similarities + np.float32(0)).view(np.int32)
+    descending = ~(bits ^ ((bits >> 31) & _BELOW_SIGN))
+    return descending.astype(np.int64) << 32 | ids.view(np.uint32)
+
+
+def _unkeyed(keys: NDArray[np.int64]) -> tuple[Ids, Vectors]:
+    """The ids and similarities that `_key` was given."""
+    ids = keys.astype(np.uint32).view(np.int32)
+    ascending = ~(keys >> 32).astype(np.int32)
+    return ids, (ascending ^ ((ascending >> 31) & _BELOW_SIGN)).view(np.float32)
 
 
 def _files(choice: Choice) -> list[str]:
