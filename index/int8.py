@@ -1,4 +1,4 @@
-"""Exact search by products of bytes, four times as many a second where a processor has VNNI.
+"""Exact search by products of bytes, of which processors with VNNI do four times as many.
 
 What bytes propose is shown to hold everything that is nearest: the product of two rounded vectors
 is off by so much at most, and what lies further than twice that behind the best cannot be one of
@@ -32,6 +32,7 @@ SAMPLED = 48
 ROOM = 8
 # What rounding of float32 adds, of the product of both lengths: many times what was ever seen.
 FLOATS = np.float32(1e-4)
+TINY = np.finfo(np.float32).tiny
 CHUNK = 32
 
 Floats = NDArray[np.float32]
@@ -40,8 +41,12 @@ Rows = NDArray[np.int64]
 
 @cache
 def is_fast(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether the processor multiplies and adds bytes in one instruction of 512 bits."""
-    return "avx512_vnni" in flags(cpuinfo)
+    """Whether the processor multiplies and adds bytes in one instruction, and torch lets it."""
+    if "avx512_vnni" not in flags(cpuinfo):
+        return False
+    import torch
+
+    return hasattr(torch, "_int_mm")  # not part of what torch promises to keep
 
 
 def serves(vectors: int, queries: int, k: int) -> bool:
@@ -158,7 +163,7 @@ def _rank(k: int) -> int:
 
 def _rounded(vectors: Floats) -> tuple[NDArray[np.int8], Floats, Floats]:
     """Codes (n, d), steps (n,), and the lengths (n,) of what rounding took away."""
-    steps = (np.abs(vectors).max(axis=1) / LARGEST).astype(np.float32)
+    steps = np.maximum(np.abs(vectors).max(axis=1) / np.float32(LARGEST), TINY)
     codes = np.rint(vectors / steps[:, None])
     differences = np.linalg.norm(vectors - codes * steps[:, None], axis=1)
     return codes.astype(np.int8), steps, differences

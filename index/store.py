@@ -142,7 +142,7 @@ class VectorIndex:
     def _in_bytes(self, queries: int, k: int) -> Int8Vectors | None:
         """What answers so many queries by bytes; None where floats are faster."""
         exact = self.choice.kind == "exact" and self.on_device is None
-        serves = exact and int8.is_fast() and int8.serves(len(self), queries, k)
+        serves = exact and int8.serves(len(self), queries, k) and int8.is_fast()
         return self._int8 if serves else None
 
     @cached_property

@@ -106,6 +106,14 @@ def test_whatever_is_called_complete_is(seed: int, k: int, d: int) -> None:
         assert {*np.flatnonzero(products[query] >= least)} <= {*rows[query].tolist()}
 
 
+def test_a_vector_that_rounds_to_nothing_is_still_found() -> None:
+    vectors = drawn(3000, 8)
+    vectors[7] = 1e-42
+    index = VectorIndex.build(np.arange(3000, dtype=np.int32), vectors)
+    queries = np.concatenate([drawn(63, 8, seed=5), np.full((1, 8), 1e-42, dtype=np.float32)])
+    assert_same(by_bytes(index, queries, 9), by_floats(index, queries, 9))
+
+
 def test_threads_and_blocks_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = drawn(4000, 48)
     index = VectorIndex.build(np.arange(4000, dtype=np.int32), vectors)
