@@ -212,11 +212,12 @@ def grow(
         TooFewPositives: the training windows or the stopping window hold no positive.
     """
     _check_positives(train, "training windows")
-    grown_on = _dataset(train, objective)
+    options = _parameters(objective, parameters)
+    grown_on = _dataset(train, objective, options)
     stopped_on: lightgbm.Dataset | None = None
     if stop is not None:
         _check_positives([stop], "early-stopping window")
-        stopped_on = _dataset([stop], objective, reference=grown_on)
+        stopped_on = _dataset([stop], objective, options, reference=grown_on)
     rankers = parameters.rankers if objective == "lambdarank" else 1
     texts = []
     for n in range(rankers):
@@ -290,8 +291,12 @@ def _check_positives(examples: Sequence[Example], window: str) -> None:
 
 
 def _dataset(
-    examples: Sequence[Example], objective: Objective, reference: "lightgbm.Dataset | None" = None
+    examples: Sequence[Example],
+    objective: Objective,
+    options: dict[str, object],
+    reference: "lightgbm.Dataset | None" = None,
 ) -> "lightgbm.Dataset":
+    """What LightGBM makes of the examples: a byte for each number, which are then let go."""
     import lightgbm
 
     rows = [example.rows(objective) for example in examples]
@@ -310,7 +315,8 @@ def _dataset(
         weight=weight,
         feature_name=examples[0].features.columns,
         reference=reference,
-    )
+        params=options,
+    ).construct()
 
 
 def _matrix(parts: Sequence[tuple[pl.DataFrame, Labels]]) -> NDArray[np.floating]:
