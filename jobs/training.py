@@ -195,13 +195,12 @@ class _Grown(NamedTuple):
 
 def _grow_all(config: Config, states: Iterable[State]) -> _Grown:
     """Grow on all states but the last, which ends the growing."""
-    examples, people, samples = [], [], []
-    groups: dict[str, str] = {}
-    for state in states:
-        examples.append(examples_of(state))
-        people.append(people_of(state))
-        samples.append(samples_of(state))
-        groups = groups or state.feature_groups
+    parts = [  # no state outlives this: its matrices need not be held while trees grow
+        (examples_of(state), people_of(state), samples_of(state), state.feature_groups)
+        for state in states
+    ]
+    examples, people, samples, named = map(list, zip(*parts, strict=True))
+    groups: dict[str, str] = next(filter(None, named), {})
     models = [grow_model(config, wanted.behaviour, examples) for wanted in config.predict]
     rivals = fit_rivals(config, examples, groups, parameters=hyperparameters(config))
     return _Grown(models, rivals, fit_readers(config, samples), people)
