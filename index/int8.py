@@ -20,9 +20,9 @@ from index.compiling import compiled
 from index.library import CPUINFO, flags, import_faiss
 
 LARGEST = 127
-# From so many vectors and queries on that is faster than products of floats.
+# From so many vectors on that is faster than products of floats. How many queries a call has does
+# not decide: a user's answer is the same in every shard, whichever of equal neighbours are found.
 LEAST_VECTORS = 20_000
-LEAST_QUERIES = 64
 BLOCK = 512
 COLUMNS_PER_BLOCK = 2048
 ROWS_PER_BLOCK = 2**16
@@ -49,9 +49,13 @@ def is_fast(cpuinfo: Path = CPUINFO) -> bool:
     return hasattr(torch, "_int_mm")  # not part of what torch promises to keep
 
 
-def serves(vectors: int, queries: int, k: int) -> bool:
-    """Whether so many queries for their `k` nearest are answered faster than by floats."""
-    return queries >= LEAST_QUERIES and vectors >= max(LEAST_VECTORS, 2 * SAMPLED * k)
+def serves(vectors: int, k: int) -> bool:
+    """Whether queries for their `k` nearest of so many vectors are answered faster than by floats.
+
+    >>> serves(20_000, 100), serves(20_000, 250), serves(19_999, 100)
+    (True, False, False)
+    """
+    return vectors >= max(LEAST_VECTORS, 2 * SAMPLED * k)
 
 
 @dataclass(frozen=True)

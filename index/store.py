@@ -114,14 +114,14 @@ class VectorIndex:
 
     def _blocks(self, rows: NDArray[np.int64], k: int) -> Iterator[NDArray[np.int64]]:
         size = max(CELLS_PER_BLOCK // kinds.proposed(self.choice, k), LEAST_QUERIES)
-        if self._in_bytes(len(rows), k) is not None:
+        if self._in_bytes(k) is not None:
             size = int8.BLOCK
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
 
     def _nearest(self, asked: Vectors, k: int) -> tuple[Ids, Vectors]:
         """Likewise, of queries (q, d) that all have a direction."""
-        in_bytes = self._in_bytes(len(asked), k)
+        in_bytes = self._in_bytes(k)
         if in_bytes is None:
             return self._best(asked, self._proposed(asked, k), k)
         rows, complete = in_bytes.nearest(asked, k, self._similarities)
@@ -139,10 +139,10 @@ class VectorIndex:
         )[1]
         return rows
 
-    def _in_bytes(self, queries: int, k: int) -> Int8Vectors | None:
-        """What answers so many queries by bytes; None where floats are faster."""
+    def _in_bytes(self, k: int) -> Int8Vectors | None:
+        """What answers queries by bytes; None where floats are faster."""
         exact = self.choice.kind == "exact" and self.on_device is None
-        serves = exact and int8.serves(len(self), queries, k) and int8.is_fast()
+        serves = exact and int8.serves(len(self), k) and int8.is_fast()
         return self._int8 if serves else None
 
     @cached_property

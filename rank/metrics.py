@@ -122,9 +122,8 @@ def positions(pairs: pl.DataFrame, score: Floats) -> NDArray[np.int32]:
     lengths = np.diff(starts, append=len(users))
     row = np.repeat(np.arange(len(starts)), lengths)
     column = np.arange(len(users)) - starts[row]
-    table = np.full(
-        (len(starts), lengths.max()), np.nan
-    )  # a user's scores in a row; NaN comes last
+    # a user's scores in a row; NaN comes last
+    table = np.full((len(starts), lengths.max()), np.nan)
     table[row, column] = -score[order]
     best_first = table.argsort(axis=1, kind="stable")
     places = np.empty(table.shape, dtype=np.int32)

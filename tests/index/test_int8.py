@@ -41,7 +41,7 @@ def by_floats(index: VectorIndex, queries: np.ndarray, k: int) -> tuple[np.ndarr
 
 
 def by_bytes(index: VectorIndex, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    assert index._in_bytes(len(queries), k) is not None
+    assert index._in_bytes(k) is not None
     return index.search(queries, k)
 
 
@@ -131,12 +131,14 @@ def test_threads_and_blocks_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch)
     assert_same(one, answers(2))
 
 
-def test_few_queries_or_vectors_are_left_to_floats(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert int8.serves(9600, 64, 100)
-    assert not int8.serves(9599, 64, 100)
-    assert not int8.serves(9600, 63, 100)
-    monkeypatch.setattr(int8, "LEAST_VECTORS", 20_000)
-    assert not int8.serves(9600, 64, 100)
+def test_one_query_alone_is_answered_as_among_others() -> None:
+    vectors = drawn(3000, 16)
+    vectors[100:180] = vectors[0]
+    index = VectorIndex.build(np.arange(3000, dtype=np.int32), vectors)
+    together = by_bytes(index, vectors[:200], 20)
+    for query in range(0, 200, 37):
+        alone = by_bytes(index, vectors[query : query + 1], 20)
+        assert_same(alone, tuple(part[query : query + 1] for part in together))
 
 
 def test_the_processor_tells_whether_it_multiplies_bytes(tmp_path: Path) -> None:
