@@ -51,7 +51,7 @@ def own_rows(cuts: Sequence[Cut], seeds: int, *, refit: bool) -> Iterator[Row]:
     recall = recall_curve(test.example, len(test.targets), budgets=BUDGETS)
     typer.echo("  ".join(f"{name} {value:.4f}" for name, value in recall.items()))
     yield from ranked(contest, "nightrank", seeds, refit=refit)
-    fused = _measured(test, shared(test.example.features))
+    fused = _measured(test, shared(test.example.read()))
     yield {"system": "nightrank, no ranker", "seed": 0} | fused
 
 
@@ -82,12 +82,12 @@ def ranked(contest: Contest, system: str, seeds: int, *, refit: bool = False) ->
     """
     for seed in range(seeds):
         parameters = replace(hyperparameters(load_config(SETTINGS)), seed=seed)
-        trees = _grow(contest.train, contest.stop, parameters)
+        trees = _grow(contest.train, [contest.stop], parameters)
         yield {"system": system, "seed": seed} | _scored(contest.test, trees)
         if refit:
             rounds = trees.rounds // parameters.rankers
             fixed = replace(parameters, max_rounds=rounds)
-            trees = _grow([*contest.train, contest.stop], None, fixed)
+            trees = _grow([*contest.train, contest.stop], [], fixed)
             yield {"system": f"{system}, refit", "seed": seed} | _scored(contest.test, trees)
 
 
@@ -112,14 +112,13 @@ def _said(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _grow(train: list[Window], stop: Window | None, parameters: Hyperparameters) -> Trees:
-    examples = [w.example for w in train]
-    stopping = stop.example if stop else None
+def _grow(train: list[Window], stop: list[Window], parameters: Hyperparameters) -> Trees:
+    examples, stopping = ([window.example for window in part] for part in (train, stop))
     return grow(examples, stopping, objective="lambdarank", parameters=parameters)
 
 
 def _scored(test: Window, trees: Trees) -> dict[str, float]:
-    return _measured(test, trees.score(test.example.features, threads=ALL_THREADS))
+    return _measured(test, trees.score(test.example.read(), threads=ALL_THREADS))
 
 
 def _measured(test: Window, score: np.ndarray) -> dict[str, float]:

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from index.candidates import FUSION_OFFSET
-from rank.trees import Example
+from rank.examples import Example
 
 Floats = NDArray[np.float64]
 K = 10
@@ -58,5 +58,5 @@ def recall_curve(
     example: Example, targets: int, *, budgets: tuple[int, ...]
 ) -> Mapping[str, float]:
     """The share of targets within the first candidates of each budget, by fused rank."""
-    ranks = middle_ranks(example.users, example.happened, fused(example.features))
+    ranks = middle_ranks(example.users, example.happened, fused(example.read()))
     return {f"recall@{k}": float((ranks <= k).sum()) / targets for k in budgets}

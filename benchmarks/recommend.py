@@ -102,13 +102,13 @@ def grow_models(home: Path, trees: int) -> None:
     material = material_of(home)
     for name, task in TASKS.items():
         horizon = material.config.prediction(BEHAVIOUR).horizon_days
-        examples = [examples_of(task.state(material, before_days=horizon))[BEHAVIOUR]]
+        examples = examples_of(task.state(material, before_days=horizon))[BEHAVIOUR]
         parameters = replace(hyperparameters(material.config), max_rounds=trees)
         model = Model(
             behaviour=BEHAVIOUR,
             horizon_days=horizon,
-            classifier=grow(examples, None, objective="binary", parameters=parameters),
-            ranker=grow(examples, None, objective="lambdarank", parameters=parameters),
+            classifier=grow(examples, [], objective="binary", parameters=parameters),
+            ranker=grow(examples, [], objective="lambdarank", parameters=parameters),
             negative_share=material.config.training.negative_share,
         )
         folder = home / "models of tasks" / name

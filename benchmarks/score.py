@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from jobs.console import show_table
 from rank.calibrate import Floats
 from rank.compiling import compiled
+from rank.examples import Example
 from rank.kernel import ROWS as ROWS_OF_BLOCK
 from rank.kernel import Bytes
-from rank.trees import Example, Hyperparameters, Trees, grow
+from rank.trees import Hyperparameters, Trees, grow
 
 # Name, trees, leaves, features, the largest share of unknown values that a feature has.
 MODELS = (
@@ -47,7 +48,7 @@ def measured(
 ) -> Iterator[tuple[str, str, int, float, str]]:
     """A row of the table for each way to score, `predict` first."""
     model = grown(trees, leaves, generated(ROWS_OF_GROWING, width, unknown, seed=seed), seed=seed)
-    features = generated(ROWS, width, unknown, seed=seed + 1).features
+    features = generated(ROWS, width, unknown, seed=seed + 1).read()
     few = features[:ROWS_OF_PREDICT]
     matrix = np.ascontiguousarray(few.to_numpy())  # rows together, which is what predict likes
     addition(model, few)()
@@ -147,7 +148,7 @@ def grown(trees: int, leaves: int, example: Example, *, seed: int) -> Trees:
         bagging_fraction=0.8,
         rankers=1,
     )
-    return grow([example], None, objective="binary", parameters=parameters)
+    return grow([example], [], objective="binary", parameters=parameters)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from jobs.config import Config
 from jobs.examples import examples_of
 from jobs.nightly import Night, prepare
 from jobs.state import Material, State
+from rank.examples import Example, joined
 from rank.features import GROUPS
 from rank.projection import Projection
-from rank.trees import Example
 
 END = datetime(2020, 1, 1)
 DAY = timedelta(days=1)
@@ -85,7 +85,8 @@ class Window:
         What is learnt from is as large as a night's; what is tested must be `whole`.
         """
         state = State(cut.material, cut.as_of, projection, without=without, corpus=cut.corpus)
-        return cls(cut.targets, examples_of(state, whole=whole)[BEHAVIOUR].of_followers())
+        parts = examples_of(state, whole=whole)[BEHAVIOUR]
+        return cls(cut.targets, joined(parts).of_followers())
 
 
 def windows_of(cuts: Sequence[Cut], *, without: Collection[str] = ()) -> list[Window]:

@@ -8,10 +8,12 @@ import numpy as np
 import polars as pl
 
 from jobs.config import Config
+from jobs.examples import split_off
 from jobs.signals import stop_if_asked
 from rank.calibrate import Floats
+from rank.examples import Example
 from rank.logistic import Logistic
-from rank.trees import Example, Hyperparameters, grow
+from rank.trees import Hyperparameters, grow
 
 LOGISTIC, NO_EMBEDDINGS = "logistic", "no_embeddings"
 
@@ -37,7 +39,7 @@ Rivals = Mapping[str, Mapping[str, Scorer]]
 
 def fit_rivals(
     config: Config,
-    examples: Sequence[Mapping[str, Example]],
+    examples: Sequence[Mapping[str, Sequence[Example]]],
     groups: Mapping[str, str],
     *,
     parameters: Hyperparameters,
@@ -53,12 +55,15 @@ def fit_rivals(
     kept = without_text(groups)
     rivals: dict[str, dict[str, Scorer]] = {}
     for wanted in config.predict:
-        *train, stop = (window[wanted.behaviour] for window in examples)
+        train, stop = split_off(examples, wanted.behaviour)
         mine = rivals[wanted.behaviour] = {}
         if LOGISTIC in config.training.baselines:
             mine[LOGISTIC] = Logistic.fit(train)
         if NO_EMBEDDINGS in config.training.baselines:
-            *train, stop = (replace(e, features=e.features.select(kept)) for e in (*train, stop))
+            train, stop = (
+                [replace(e, features=e.features.select(kept)) for e in part]
+                for part in (train, stop)
+            )
             mine[NO_EMBEDDINGS] = grow(
                 train, stop, objective="binary", parameters=parameters, on_tree=stop_if_asked
             )

@@ -255,6 +255,7 @@ def train(night: Night, prepared: Prepared) -> Trained:
             prepared.material,
             night.as_of,
             champion=models.champion(night.home, night.as_of, trained_for=prepared.made_for),
+            scratch=night.home,
             on_progress=tell,
         )
         folder = models.save(trained, night.home, trained_for=prepared.made_for)

@@ -22,6 +22,7 @@ PAGE = "report.html"
 LITTER = (
     ".build-*",
     ".current-*",
+    ".examples-*",
     ".report-*",
     ".*.building",
     "reports/.*.building",

@@ -12,9 +12,10 @@ from jobs.evaluation import Row
 from jobs.signals import stop_if_asked
 from jobs.state import State
 from rank.calibrate import Calibration, Floats
+from rank.examples import Example
 from rank.metrics import Labels, best_f1_threshold, probability_metrics
 from rank.propensity import Propensity
-from rank.trees import Example, Hyperparameters
+from rank.trees import Hyperparameters
 
 # Values of `model` in the metrics whose rows are users, not pairs.
 OF_USERS = MODEL, BASELINE = ("user_propensity", "activity")

@@ -1,10 +1,12 @@
 """Trains, calibrates and tests one model for each predicted behaviour."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import polars as pl
@@ -14,7 +16,7 @@ from jobs.baselines import Rivals, fit_rivals
 from jobs.bert import BERT, Readers, fit_readers, samples_of
 from jobs.config import Config
 from jobs.evaluation import Baseline, calibrated_baseline, candidate_misses, evaluate_window
-from jobs.examples import examples_of
+from jobs.examples import examples_of, split_off
 from jobs.implied import order_metrics
 from jobs.propensity import People, people_of, train_propensities
 from jobs.scoring import score_shard
@@ -22,15 +24,18 @@ from jobs.signals import stop_if_asked
 from jobs.state import Material, State
 from rank.bootstrap import loss_difference
 from rank.calibrate import Calibration, CannotCalibrate
+from rank.examples import Example
 from rank.labels import labels
 from rank.metrics import best_f1_threshold, placed, ranking_metrics
 from rank.model import Model
 from rank.projection import Projection
 from rank.propensity import Propensity
-from rank.trees import Example, Hyperparameters, TooFewPositives, grow
+from rank.trees import Hyperparameters, TooFewPositives, grow
 from rank.windows import Windows, training_windows
 
 OnProgress = Callable[[str], None]
+# What the folder of examples is called, which a killed run leaves.
+SCRATCH = ".examples-"
 CONTEST = {
     "behaviour": pl.String,
     "champion": pl.String,
@@ -82,6 +87,7 @@ def train_models(
     champion: Trained | None = None,
     without: Collection[str] = (),
     snapshots: dict[datetime, Snapshot] | None = None,
+    scratch: Path | None = None,
     on_progress: OnProgress = lambda _: None,
 ) -> Trained:
     """Train on the windows that are over at `as_of`, the last of which is the test.
@@ -97,6 +103,8 @@ def train_models(
         without: feature groups to leave out.
         snapshots: of the same material, by their `as_of`: those of earlier trainings are used
             again, new ones are added.
+        scratch: a folder where examples may lie while trees grow; without it, where temporary
+            files do.
         on_progress: called with a line for every step.
 
     Raises:
@@ -110,6 +118,7 @@ def train_models(
             champion,
             without=without,
             snapshots=snapshots,
+            scratch=scratch,
             on_progress=on_progress,
         )
     except (TooFewPositives, CannotCalibrate) as error:
@@ -123,9 +132,10 @@ def _train(
     *,
     without: Collection[str],
     snapshots: dict[datetime, Snapshot] | None,
+    scratch: Path | None,
     on_progress: OnProgress,
 ) -> Trained:
-    windows = windows_before(material, as_of)
+    windows, config = windows_before(material, as_of), material.config
     projection = champion.projection if champion else material.fit_projection(windows.first)
 
     def state(start: datetime) -> State:
@@ -133,26 +143,27 @@ def _train(
         kept = {} if snapshots is None else snapshots
         return State(material, start, projection, without=without, snapshots=kept)
 
-    grown = _grow_all(material.config, map(state, (*windows.train, windows.stop)))
-    calibrated = _calibrate_all(state(windows.calibrate), grown, champion)
-    tested = state(windows.test)
-    judged = _judge(tested, calibrated, champion)
-    misses = candidate_misses(tested)
+    grown = _grow_all(config, map(state, (*windows.train, windows.stop)), scratch)
+    contestants = [*grown.models, *(champion.models if champion else ())]
+    before = _see(state(windows.calibrate), contestants, grown)
+    calibrated = _calibrate_all(config, contestants, before)
+    before.outcomes.clear()
+    tested, misses, groups = _test(state(windows.test), calibrated.models, grown)
+    judged = _judge(config, calibrated.models, tested, champion)
     evaluations = [
-        evaluate_window(tested, model, baseline, outcome, misses)
+        evaluate_window(tested.state, model, baseline, outcome, misses)
         for model, outcome, baseline in zip(
             judged.models, judged.outcomes, calibrated.baselines, strict=True
         )
     ]
     propensities, of_users = train_propensities(
-        material.config,
-        [*grown.people, calibrated.people, people_of(tested)],
-        parameters=hyperparameters(material.config),
+        config,
+        [*grown.people, before.people, tested.people],
+        parameters=hyperparameters(config),
         on_progress=on_progress,
     )
     of_pairs = [evaluation.metrics for evaluation in evaluations]
-    ordered = order_metrics(material.config, judged.by_behaviour)
-    groups = tested.feature_groups
+    ordered = order_metrics(config, judged.by_behaviour)
     return Trained(
         as_of=as_of,
         models=tuple(map(_calibrate, judged.models, judged.outcomes)),
@@ -193,17 +204,53 @@ class _Grown(NamedTuple):
     people: list[People]
 
 
-def _grow_all(config: Config, states: Iterable[State]) -> _Grown:
-    """Grow on all states but the last, which ends the growing."""
-    parts = [  # no state outlives this: its matrices need not be held while trees grow
-        (examples_of(state), people_of(state), samples_of(state), state.feature_groups)
-        for state in states
-    ]
-    examples, people, samples, named = map(list, zip(*parts, strict=True))
-    groups: dict[str, str] = next(filter(None, named), {})
-    models = [grow_model(config, wanted.behaviour, examples) for wanted in config.predict]
-    rivals = fit_rivals(config, examples, groups, parameters=hyperparameters(config))
+def _grow_all(config: Config, states: Iterable[State], scratch: Path | None) -> _Grown:
+    """Grow on all states but the last, which ends the growing.
+
+    No state outlives what is learnt from it, and features lie in files while trees grow: memory
+    holds one window at a time, however many there are.
+    """
+    with TemporaryDirectory(prefix=SCRATCH, dir=scratch) as folder:
+        parts = [
+            (
+                examples_of(state, folder=Path(folder)),
+                people_of(state),
+                samples_of(state),
+                state.feature_groups,
+            )
+            for state in states
+        ]
+        examples, people, samples, named = map(list, zip(*parts, strict=True))
+        groups: dict[str, str] = next(filter(None, named), {})
+        models = [grow_model(config, wanted.behaviour, examples) for wanted in config.predict]
+        rivals = fit_rivals(config, examples, groups, parameters=hyperparameters(config))
     return _Grown(models, rivals, fit_readers(config, samples), people)
+
+
+class _Seen(NamedTuple):
+    """A window after its horizon.
+
+    Attributes:
+        state: of its start, of which nothing is computed: what was is let go.
+        outcomes: for each model, all candidates, scored, with what happened.
+        people: everybody known then.
+    """
+
+    state: State
+    outcomes: list[pl.DataFrame]
+    people: People
+
+
+def _see(state: State, models: Sequence[Model], grown: _Grown) -> _Seen:
+    outcomes = _outcomes(state, models, grown.rivals, grown.readers)
+    return _Seen(replace(state, snapshots={}), outcomes, people_of(state))
+
+
+def _test(
+    state: State, models: Sequence[Model], grown: _Grown
+) -> tuple[_Seen, pl.DataFrame, dict[str, str]]:
+    """What was seen of the models, what the candidates missed, the group of each feature."""
+    return _see(state, models, grown), candidate_misses(state), state.feature_groups
 
 
 class _Calibrated(NamedTuple):
@@ -211,27 +258,20 @@ class _Calibrated(NamedTuple):
 
     models: list[Model]
     baselines: list[dict[str, Baseline]]
-    rivals: Rivals
-    readers: Readers
-    people: People
 
 
-def _calibrate_all(state: State, grown: _Grown, champion: Trained | None) -> _Calibrated:
-    contestants = [*grown.models, *(champion.models if champion else ())]
-    outcomes = _outcomes(state, contestants, grown.rivals, grown.readers)
-    names: list[str] = list(state.material.config.training.baselines)
-    mine = outcomes[: len(grown.models)]
+def _calibrate_all(config: Config, models: Sequence[Model], before: _Seen) -> _Calibrated:
+    """Calibrate on what was seen of the models; the baselines beside the new ones."""
+    of_new = before.outcomes[: len(config.predict)]
     return _Calibrated(
         models=[
-            _ordered(_calibrate(model, outcome), outcome, state)
-            for model, outcome in zip(contestants, outcomes, strict=True)
+            _ordered(_calibrate(model, outcome), outcome, before.state)
+            for model, outcome in zip(models, before.outcomes, strict=True)
         ],
         baselines=[
-            {name: calibrated_baseline(outcome, name) for name in names} for outcome in mine
+            {name: calibrated_baseline(outcome, name) for name in config.training.baselines}
+            for outcome in of_new
         ],
-        rivals=grown.rivals,
-        readers=grown.readers,
-        people=people_of(state),
     )
 
 
@@ -247,16 +287,13 @@ class _Judged(NamedTuple):
         return {m.behaviour: o for m, o in zip(self.models, self.outcomes, strict=True)}
 
 
-def _judge(tested: State, calibrated: _Calibrated, champion: Trained | None) -> _Judged:
+def _judge(config: Config, models: list[Model], tested: _Seen, champion: Trained | None) -> _Judged:
     """The new models, or all of the champion's where one of the new ones is worse."""
-    outcomes = _outcomes(tested, calibrated.models, calibrated.rivals, calibrated.readers)
-    n = len(calibrated.baselines)
-    new, old = calibrated.models[:n], calibrated.models[n:]
-    seed = tested.material.config.training.seed
-    contest = _contest(champion, new, outcomes, seed=seed)
+    outcomes, n = tested.outcomes, len(config.predict)
+    contest = _contest(champion, models[:n], outcomes, seed=config.training.seed)
     if contest["worse"].any():
-        return _Judged(old, outcomes[n:], contest)
-    return _Judged(new, outcomes[:n], contest)
+        return _Judged(models[n:], outcomes[n:], contest)
+    return _Judged(models[:n], outcomes[:n], contest)
 
 
 def _contest(
@@ -289,9 +326,11 @@ def _contest(
     return pl.DataFrame(rows, CONTEST, orient="row")
 
 
-def grow_model(config: Config, behaviour: str, examples: list[dict[str, Example]]) -> Model:
+def grow_model(
+    config: Config, behaviour: str, examples: Sequence[Mapping[str, Sequence[Example]]]
+) -> Model:
     """Grow on the examples of all windows but the last, which ends the growing."""
-    *grown_on, stopped_on = (window[behaviour] for window in examples)
+    grown_on, stopped_on = split_off(examples, behaviour)
     horizon = config.prediction(behaviour).horizon_days
     parameters = hyperparameters(config)
     growing = partial(grow, grown_on, stopped_on, parameters=parameters, on_tree=stop_if_asked)

@@ -18,9 +18,10 @@ from jobs.errors import InputMissing
 from jobs.examples import examples_of
 from jobs.state import Material, State
 from jobs.training import OnProgress, grow_model, windows_before
+from rank.examples import Example, joined
 from rank.metrics import losses, placed, ranking_metrics
 from rank.model import Model
-from rank.trees import LISTED, Example
+from rank.trees import LISTED
 
 if TYPE_CHECKING:
     import optuna
@@ -38,7 +39,7 @@ JOURNAL = "journal.log"
 # What is minimised: the mean over behaviours of log loss by that of the base rate.
 SCORE = "normalised_entropy"
 
-Examples = list[dict[str, Example]]
+Examples = list[dict[str, list[Example]]]
 Settings = dict[str, Any]
 
 
@@ -118,12 +119,13 @@ def _name(config: Config, examples: Examples) -> str:
     fixed = config.training.model_dump(exclude={*RANGES, "retrain_after_days", "baselines"})
     digest = hashlib.sha256(repr(fixed).encode())
     for window in examples:
-        for behaviour, example in window.items():
+        for behaviour, parts in window.items():
+            example = joined(parts)
             horizon = config.prediction(behaviour).horizon_days
-            digest.update(repr((behaviour, horizon, example.features.columns)).encode())
+            digest.update(repr((behaviour, horizon, example.columns)).encode())
             # Positions of users shift when others join them; where their pairs begin does not.
             starts = np.diff(example.users, prepend=-1) != 0
-            columns = (example.features.to_numpy(), starts, example.happened, example.weight)
+            columns = (example.read().to_numpy(), starts, example.happened, example.weight)
             for column in columns:
                 digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()[:12]
@@ -175,7 +177,8 @@ def _judge(config: Config, examples: Examples) -> dict[str, float]:
     *grown_on, judged_on = examples
     threads = config.scoring.threads
     figures, scores = {}, []
-    for behaviour, example in judged_on.items():
+    for behaviour, parts in judged_on.items():
+        example = joined(parts)
         model = grow_model(config, behaviour, grown_on)
         loss, share = sampled_loss(model, example, threads=threads)
         scores.append(share)
@@ -191,7 +194,7 @@ def sampled_loss(model: Model, example: Example, *, threads: int) -> tuple[float
     """
     from scipy.special import expit
 
-    told = expit(model.log_odds(example.features, threads=threads))
+    told = expit(model.log_odds(example.read(), threads=threads))
     weight = np.where(example.happened, 1.0, example.weight / model.negative_share)
     loss = float(np.average(losses(example.happened, told), weights=weight))
     rate = np.average(example.happened, weights=weight)
@@ -202,7 +205,7 @@ def sampled_loss(model: Model, example: Example, *, threads: int) -> tuple[float
 def _ndcg(model: Model, example: Example, *, threads: int) -> float:
     """Of the order of the candidates of users with a positive among them."""
     followers = example.of_followers()
-    order = model.ranker.score(followers.features, threads=threads)
+    order = model.ranker.score(followers.read(), threads=threads)
     rows = np.arange(len(followers.users), dtype=np.int32)
     pairs = pl.DataFrame({"user": followers.users, "item": rows})
     targets = placed(pairs.filter(pl.Series(followers.happened)), pairs, order)

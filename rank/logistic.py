@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rank.calibrate import Floats
-from rank.trees import Example
+from rank.examples import Example
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Logistic:
         kept = list(zip(train, rows, strict=True))
         happened = np.concatenate([e.happened[r] for e, r in kept])
         weight = np.concatenate([e.weight[r] for e, r in kept])
-        x = np.concatenate([_inputs(e.features.filter(pl.Series(r))) for e, r in kept])
+        x = np.concatenate([_inputs(e.read().filter(pl.Series(r))) for e, r in kept])
         known = ~np.isnan(x)
         count = np.maximum(known.sum(axis=0), 1)
         centre = np.where(known, x, 0.0).sum(axis=0) / count

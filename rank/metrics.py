@@ -11,6 +11,8 @@ Labels = NDArray[np.bool_]
 # Probabilities are kept off 0 and 1 by this much before logarithms are taken.
 EPSILON = 1e-12
 BINS = 10
+# So many users' lists are sorted at a time: all at once would take a table of everything.
+USERS_PLACED = 5000
 
 
 def probability_metrics(
@@ -113,24 +115,30 @@ def positions(pairs: pl.DataFrame, score: Floats) -> NDArray[np.int32]:
     >>> positions(pairs, np.array([0.2, 0.9, 0.1])).tolist()
     [2, 1, 1]
     """
-    if len(pairs) == 0:
-        return np.empty(0, dtype=np.int32)
     users, items = pairs.get_column("user").to_numpy(), pairs.get_column("item").to_numpy()
-    pair = users.astype(np.int64) << 32 | items
-    order = np.argsort(pair, kind="stable")  # in no time: candidates are in this order
+    found = np.empty(len(users), dtype=np.int32)
+    order = np.argsort(users.astype(np.int64) << 32 | items, kind="stable")
     starts = np.flatnonzero(np.diff(users[order], prepend=-1))
-    lengths = np.diff(starts, append=len(users))
+    for first in range(0, len(starts), USERS_PLACED):
+        after = first + USERS_PLACED
+        end = starts[after] if after < len(starts) else len(users)
+        rows, begins = order[starts[first] : end], starts[first:after] - starts[first]
+        found[rows] = _places(score[rows], begins)
+    return found
+
+
+def _places(score: Floats, starts: NDArray[np.int64]) -> NDArray[np.int32]:
+    """(n,) places of the scores within runs that begin at `starts`, equal ones as they come."""
+    lengths = np.diff(starts, append=len(score))
     row = np.repeat(np.arange(len(starts)), lengths)
-    column = np.arange(len(users)) - starts[row]
+    column = np.arange(len(score)) - starts[row]
     # a user's scores in a row; NaN comes last
     table = np.full((len(starts), lengths.max()), np.nan)
-    table[row, column] = -score[order]
+    table[row, column] = -score
     best_first = table.argsort(axis=1, kind="stable")
     places = np.empty(table.shape, dtype=np.int32)
     np.put_along_axis(places, best_first, np.arange(1, table.shape[1] + 1)[None, :], axis=1)
-    found = np.empty(len(users), dtype=np.int32)
-    found[order] = places[row, column]
-    return found
+    return np.asarray(places[row, column])
 
 
 def placed(targets: pl.DataFrame, pairs: pl.DataFrame, score: Floats) -> pl.DataFrame:
@@ -144,8 +152,10 @@ def placed(targets: pl.DataFrame, pairs: pl.DataFrame, score: Floats) -> pl.Data
     Returns:
         The targets with `place`, 1 = first; null where no generator proposed them.
     """
-    place = pairs.select("user", "item", place=pl.Series(positions(pairs, score)))
-    return targets.join(place, on=["user", "item"], how="left", maintain_order="left")
+    pair = ["user", "item"]
+    place = pairs.select(*pair, place=pl.Series(positions(pairs, score)))
+    reached = place.join(targets, on=pair, how="semi")  # few, so that the next join is small
+    return targets.join(reached, on=pair, how="left", maintain_order="left")
 
 
 def ranking_metrics(targets: pl.DataFrame, *, k: int = 10) -> dict[str, float]:

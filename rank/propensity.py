@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 
 from rank.calibrate import IDENTITY, Calibration, Floats
+from rank.examples import Example
 from rank.metrics import best_f1_threshold
-from rank.trees import Example, Hyperparameters, Trees, grow
+from rank.trees import Hyperparameters, Trees, grow
 
 # Ten of the rarer outcome for each of the two coefficients of a calibration (Peduzzi et al.,
 # Journal of Clinical Epidemiology, 1996); a window with fewer is too few to learn from.
@@ -64,10 +65,10 @@ class Propensity:
         everybody = np.concatenate(rates)
         rate = float((everybody.sum() + 0.5) / (len(everybody) + 1))
         rarest = min(min(r.sum(), len(r) - r.sum()) for r in rates)
-        if rarest < LEAST or stop.features.width == 0:
+        if rarest < LEAST or not stop.columns:
             return cls(behaviour, horizon_days, rate, trees=None, threshold=rate)
         small = replace(parameters, num_leaves=min(parameters.num_leaves, MOST_LEAVES))
-        trees = grow(train, stop, objective="binary", parameters=small, on_tree=on_tree)
+        trees = grow(train, [stop], objective="binary", parameters=small, on_tree=on_tree)
         grown = cls(behaviour, horizon_days, rate, trees)
         return grown.calibrated(calibrate, threads=parameters.threads)
 
@@ -76,7 +77,7 @@ class Propensity:
         happened = window.happened
         if self.trees is None or min(happened.sum(), (~happened).sum()) < LEAST:
             return self
-        score = self.trees.score(window.features, threads=threads)
+        score = self.trees.score(window.read(), threads=threads)
         calibration = Calibration.fit(score, happened)
         threshold = best_f1_threshold(happened, calibration(score))
         return replace(self, calibration=calibration, threshold=threshold)

@@ -9,16 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from rank.boosters import added
 from rank.calibrate import Floats
+from rank.examples import Example, Objective
 
 if TYPE_CHECKING:
     import lightgbm
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from rank.kernel import Forest
 
 log = logging.getLogger(__name__)
-
-Labels = NDArray[np.bool_]
-Objective = Literal["binary", "lambdarank"]
 
 # By LightGBM's C interface: its package and what that imports take most of a second to load.
 _LOAD_EACH = """
@@ -86,40 +82,6 @@ class Hyperparameters:
     feature_fraction: float
     bagging_fraction: float
     rankers: int
-
-
-@dataclass(frozen=True)
-class Example:
-    """Candidates of one window to learn from, those of a user together.
-
-    Attributes:
-        features: (n, f).
-        users: (n,) whose candidate a row is.
-        happened: (n,) whether the behaviour followed.
-        weight: (n,) what a row counts for where the probability is learnt, negatives alike on
-            average; 0 where it is not in the sample that stands for all candidates.
-    """
-
-    features: pl.DataFrame
-    users: NDArray[np.int32]
-    happened: Labels
-    weight: NDArray[np.float32]
-
-    def rows(self, objective: Objective) -> Labels:
-        """(n,) what an objective learns from.
-
-        The probability needs the sample and every positive; the order needs what there is of the
-        users with a positive, and nobody else's.
-        """
-        if objective == "binary":
-            return self.weight > 0
-        return np.isin(self.users, self.users[self.happened])
-
-    def of_followers(self) -> "Example":
-        """Only the users with a positive."""
-        kept = self.rows("lambdarank")
-        features = self.features.filter(pl.Series(kept))
-        return Example(features, self.users[kept], self.happened[kept], self.weight[kept])
 
 
 @dataclass(frozen=True)
@@ -189,7 +151,7 @@ class Trees:
 
 def grow(
     train: Sequence[Example],
-    stop: Example | None,
+    stop: Sequence[Example],
     *,
     objective: Objective,
     parameters: Hyperparameters,
@@ -202,8 +164,8 @@ def grow(
     The result is the same for any number of threads.
 
     Args:
-        train: the training windows.
-        stop: what ends the growing; without it, all rounds are grown.
+        train: of the training windows, in parts or whole.
+        stop: what ends the growing, likewise; without it, all rounds are grown.
         objective: see above.
         parameters: how the trees are grown.
         on_tree: called after each of them; what it raises ends the growing.
@@ -211,19 +173,21 @@ def grow(
     Raises:
         TooFewPositives: the training windows or the stopping window hold no positive.
     """
+    from rank.datasets import dataset
+
     _check_positives(train, "training windows")
     options = _parameters(objective, parameters)
-    grown_on = _dataset(train, objective, options)
+    grown_on = dataset(train, objective, options)
     stopped_on: lightgbm.Dataset | None = None
-    if stop is not None:
-        _check_positives([stop], "early-stopping window")
-        stopped_on = _dataset([stop], objective, options, reference=grown_on)
+    if stop:
+        _check_positives(stop, "early-stopping window")
+        stopped_on = dataset(stop, objective, options, reference=grown_on)
     rankers = parameters.rankers if objective == "lambdarank" else 1
     texts = []
     for n in range(rankers):
         seeded = replace(parameters, seed=parameters.seed + n * SEEDS_APART)
         texts.append(_grown(grown_on, stopped_on, objective, seeded, on_tree))
-    return Trees(text=added(texts), features=tuple(train[0].features.columns))
+    return Trees(text=added(texts), features=tuple(train[0].columns))
 
 
 def _grown(
@@ -288,52 +252,6 @@ def _library() -> str:
 def _check_positives(examples: Sequence[Example], window: str) -> None:
     if not any(example.happened.any() for example in examples):
         raise TooFewPositives(f"no candidate of the {window} was followed by it")
-
-
-def _dataset(
-    examples: Sequence[Example],
-    objective: Objective,
-    options: dict[str, object],
-    reference: "lightgbm.Dataset | None" = None,
-) -> "lightgbm.Dataset":
-    """What LightGBM makes of the examples: a byte for each number, which are then let go."""
-    import lightgbm
-
-    rows = [example.rows(objective) for example in examples]
-    kept = list(zip(examples, rows, strict=True))
-    matrix = _matrix([(e.features, r) for e, r in kept])
-    happened = np.concatenate([e.happened[r] for e, r in kept]).astype(np.float32)
-    groups, weight = None, None
-    if objective == "lambdarank":
-        groups = np.concatenate([_run_lengths(e.users[r]) for e, r in kept])
-    else:
-        weight = np.concatenate([e.weight[r] for e, r in kept])
-    return lightgbm.Dataset(
-        matrix,
-        happened,
-        group=groups,
-        weight=weight,
-        feature_name=examples[0].features.columns,
-        reference=reference,
-        params=options,
-    ).construct()
-
-
-def _matrix(parts: Sequence[tuple[pl.DataFrame, Labels]]) -> NDArray[np.floating]:
-    """The kept rows of all frames, column after column, which LightGBM reads without a copy."""
-    (features, _), *_ = parts
-    kind = np.float32 if set(features.dtypes) == {pl.Float32} else np.float64
-    ends = np.cumsum([0, *(rows.sum() for _, rows in parts)])
-    matrix = np.empty((ends[-1], features.width), dtype=kind, order="F")
-    for (frame, rows), (start, end) in zip(parts, pairwise(ends), strict=True):
-        for number, column in enumerate(frame):
-            matrix[start:end, number] = column.to_numpy()[rows]
-    return matrix
-
-
-def _run_lengths(values: NDArray[np.int32]) -> NDArray[np.int64]:
-    starts = np.flatnonzero(np.diff(values, prepend=-1))
-    return np.diff(np.append(starts, len(values)))
 
 
 def _parameters(objective: Objective, parameters: Hyperparameters) -> dict[str, object]:

@@ -25,10 +25,11 @@ from jobs.nightly import Night
 from jobs.retention import DAY, removable
 from jobs.training import CONTEST, Trained
 from rank.calibrate import Calibration
+from rank.examples import Example
 from rank.model import Model
 from rank.projection import Projection
 from rank.propensity import Propensity
-from rank.trees import Example, Hyperparameters, grow
+from rank.trees import Hyperparameters, grow
 
 AS_OF = datetime(2025, 6, 1)
 
@@ -44,7 +45,7 @@ def trained() -> Trained:
         max_rounds=5, early_stopping_rounds=5, seed=0, threads=1, l2=0.0,
         feature_fraction=0.7, bagging_fraction=0.8, rankers=1,
     )  # fmt: skip
-    trees = grow([example], example, objective="binary", parameters=parameters)
+    trees = grow([example], [example], objective="binary", parameters=parameters)
     calibration = Calibration.fit(trees.score(example.features, threads=1), happened)
     nothing = pl.DataFrame(schema=CONTEST)
     return Trained(

@@ -13,11 +13,12 @@ from jobs.figures import by_generator
 from jobs.page import cell
 from jobs.report import by_group, by_segment, gains, render, write_report
 from jobs.training import CONTEST, Trained
+from rank.examples import Example
 from rank.metrics import probability_metrics
 from rank.model import Model
 from rank.projection import Projection
 from rank.reliability import reliability
-from rank.trees import Example, Hyperparameters, grow
+from rank.trees import Hyperparameters, grow
 
 STRANGE = '<b>buy</b> & "go"'
 SEGMENTS = ("all", "user:warm", "user:cold", "generator:nearest", "top_10")
@@ -36,7 +37,7 @@ def grown(rng: np.random.Generator) -> Model:
         feature_fraction=0.7, bagging_fraction=0.8, rankers=1,
     )  # fmt: skip
     trees = [
-        grow([example], None, objective=objective, parameters=parameters)
+        grow([example], [], objective=objective, parameters=parameters)
         for objective in ("binary", "lambdarank")
     ]
     return Model(STRANGE, 14, *trees, negative_share=1.0)

@@ -15,6 +15,7 @@ from jobs.examples import examples_of
 from jobs.propensity import people_of
 from jobs.state import Material, State
 from jobs.training import Trained, _ordered, _outcomes, train_models
+from rank.examples import joined
 from rank.labels import labels
 from rank.windows import training_windows
 
@@ -108,9 +109,9 @@ def test_a_sample_teaches_the_order_where_a_window_holds_too_many_pairs(
     buyers = material.targets("purchase", start).get_column("user").n_unique()
     half = limited(material, order_pairs=buyers * material.config.candidates.per_user // 2)
     states = [State(m, start, champion.projection) for m in (material, half)]
-    whole, some = (examples_of(state)["purchase"] for state in states)
+    whole, some = (joined(examples_of(state)["purchase"]) for state in states)
     for name in ("features", "users", "happened", "weight"):
-        again = getattr(examples_of(states[1], whole=True)["purchase"], name)
+        again = getattr(joined(examples_of(states[1], whole=True)["purchase"]), name)
         assert np.array_equal(getattr(whole, name), again, equal_nan=name == "features")
     assert some.happened.sum() == whole.happened.sum()
     for name in ("users", "happened", "weight"):  # the probability is learnt from the same

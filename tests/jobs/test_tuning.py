@@ -18,10 +18,11 @@ from jobs.cli import app
 from jobs.state import Material
 from jobs.training import windows_before
 from jobs.tuning import JOURNAL, RANGES, SCORE, best_settings, sampled_loss, tune
+from rank.examples import Example
 from rank.labels import weights
 from rank.metrics import log_loss
 from rank.model import Model
-from rank.trees import Example, Hyperparameters, grow
+from rank.trees import Hyperparameters, grow
 
 # The default generators and few trees: each search makes its examples anew.
 QUICK = re.sub(r"(?s)\[candidates\].*?\n\n", "[candidates]\nper_user = 40\n\n", SHOP)
@@ -129,7 +130,7 @@ def test_the_loss_of_a_sample_is_that_of_all() -> None:
         max_rounds=20, early_stopping_rounds=5, seed=0, threads=1, l2=0.0,
         feature_fraction=0.7, bagging_fraction=0.8, rankers=1,
     )  # fmt: skip
-    trees = grow([sample], None, objective="binary", parameters=parameters)
+    trees = grow([sample], [], objective="binary", parameters=parameters)
     model = Model("buy", 7, trees, trees, negative_share=share)
     loss, entropy = sampled_loss(model, sample, threads=1)
     told = 1 / (1 + np.exp(-model.log_odds(whole.features, threads=1)))

@@ -4,8 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rank.examples import Example
 from rank.health import count, seen_range, shares
-from rank.trees import Example, Hyperparameters, grow
+from rank.trees import Hyperparameters, grow
 
 PARAMETERS = Hyperparameters(
     learning_rate=0.1,
@@ -34,7 +35,7 @@ def seen() -> dict[str, tuple[float, float]]:
     happened = values > 3
     everything = np.ones(400, np.float32)
     example = Example(features, np.zeros(400, np.int32), happened, everything)
-    return seen_range(grow([example], None, objective="binary", parameters=PARAMETERS))
+    return seen_range(grow([example], [], objective="binary", parameters=PARAMETERS))
 
 
 def test_the_range_is_that_of_the_training_rows(seen) -> None:

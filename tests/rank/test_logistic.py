@@ -7,8 +7,8 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from rank.examples import Example
 from rank.logistic import Logistic
-from rank.trees import Example
 
 
 def pairs(n: int, seed: int, *, unknown: float = 0.0) -> tuple[Example, np.ndarray]:

@@ -10,11 +10,11 @@ from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
 from rank.calibrate import Calibration
+from rank.examples import Example
 from rank.labels import weights
 from rank.model import Model
 from rank.trees import (
     SEEDS_APART,
-    Example,
     Hyperparameters,
     TooFewPositives,
     _parameters,
@@ -65,8 +65,8 @@ def trained(share: float = 1.0, n: int = 2_000, **changes: int) -> Model:
     return Model(
         behaviour="buy",
         horizon_days=7,
-        classifier=grow(examples[:2], examples[2], objective="binary", parameters=parameters),
-        ranker=grow(examples[:2], examples[2], objective="lambdarank", parameters=parameters),
+        classifier=grow(examples[:2], examples[2:], objective="binary", parameters=parameters),
+        ranker=grow(examples[:2], examples[2:], objective="lambdarank", parameters=parameters),
         negative_share=share,
     )
 
@@ -96,7 +96,7 @@ def test_a_leaf_needs_positives_not_rows_where_they_are_rare() -> None:
     train, told = [chance(), chance()], {}
     for least in (0.001, 10.0):
         parameters = replace(PARAMETERS, max_rounds=3, min_positives_per_leaf=least)
-        trees = grow(train, None, objective="binary", parameters=parameters)
+        trees = grow(train, [], objective="binary", parameters=parameters)
         told[least] = expit(trees.score(chance().features, threads=1)).max()
     assert told[10.0] < 3 * rate
     assert told[0.001] > 10 * rate
@@ -137,7 +137,7 @@ def test_negatives_that_were_shown_are_all_kept_and_move_no_probability() -> Non
             )
             both = shown & ~example.happened
             examples.append(replace(fair, weight=np.where(both, np.float32(full), fair.weight)))
-        trees = grow(examples[:2], examples[2], objective="binary", parameters=PARAMETERS)
+        trees = grow(examples[:2], examples[2:], objective="binary", parameters=PARAMETERS)
         model = Model("buy", 7, trees, trees, negative_share=share)
         likely = test[1] > 0.15
         told = expit(model.log_odds(test[0].features, threads=1))
@@ -148,7 +148,7 @@ def test_negatives_that_were_shown_are_all_kept_and_move_no_probability() -> Non
 
 def test_weights_of_one_are_no_weights() -> None:
     example, _ = simulated(2_000, 1)
-    trees = grow([example], None, objective="binary", parameters=PARAMETERS)
+    trees = grow([example], [], objective="binary", parameters=PARAMETERS)
     plain = lightgbm.Dataset(example.features.to_numpy(), example.happened.astype(np.float32))
     given = lightgbm.Booster(model_str=trees.text)
     options = _parameters("binary", PARAMETERS)
@@ -181,7 +181,7 @@ def test_growing_stops_early_and_keeps_the_best() -> None:
     noise = replace(noise, happened=np.random.default_rng(0).random(500) < 0.08)
     stop = simulated(2_000, 3)[0]
     changed = replace(PARAMETERS, max_rounds=200, learning_rate=0.05)
-    trees = grow([noise], stop, objective="binary", parameters=changed)
+    trees = grow([noise], [stop], objective="binary", parameters=changed)
     booster = lightgbm.Booster(model_str=trees.text)
     rounds = range(1, booster.num_trees() + 1)
     losses = [
@@ -195,7 +195,7 @@ def test_growing_stops_early_and_keeps_the_best() -> None:
 def test_without_a_window_to_stop_on_all_rounds_are_grown() -> None:
     example, _ = simulated(500, 1)
     changed = replace(PARAMETERS, max_rounds=7)
-    assert grow([example], None, objective="binary", parameters=changed).rounds == 7
+    assert grow([example], [], objective="binary", parameters=changed).rounds == 7
 
 
 def test_what_is_called_after_each_tree_can_end_the_growing() -> None:
@@ -211,7 +211,7 @@ def test_what_is_called_after_each_tree_can_end_the_growing() -> None:
 
     rows, _ = simulated(500, 1)
     with pytest.raises(Enough):
-        grow([rows], None, objective="binary", parameters=PARAMETERS, on_tree=on_tree)
+        grow([rows], [], objective="binary", parameters=PARAMETERS, on_tree=on_tree)
     assert len(grown) == 3
 
 
@@ -240,7 +240,7 @@ def test_the_order_is_learnt_where_users_differ_in_level() -> None:
         features = pl.DataFrame({"better": better.astype(np.float32), "level": level})
         return Example(features.cast(pl.Float32), users, first, np.ones(n, np.float32))
 
-    ranker = grow([lists(1)], lists(2), objective="lambdarank", parameters=PARAMETERS)
+    ranker = grow([lists(1)], [lists(2)], objective="lambdarank", parameters=PARAMETERS)
     test = lists(3)
     score = ranker.score(test.features, threads=1).reshape(-1, 20)
     found = score.argmax(axis=1) == test.happened.reshape(-1, 20).argmax(axis=1)
@@ -249,7 +249,7 @@ def test_the_order_is_learnt_where_users_differ_in_level() -> None:
 
 def test_rankers_are_added_up() -> None:
     train, stop = simulated(2000, 1)[0], simulated(2000, 2)[0]
-    growing = partial(grow, [train], stop, objective="lambdarank")
+    growing = partial(grow, [train], [stop], objective="lambdarank")
     seeds = [PARAMETERS.seed + n * SEEDS_APART for n in range(3)]
     alone = [growing(parameters=replace(PARAMETERS, seed=seed)) for seed in seeds]
     assert len({trees.text for trees in alone}) == 3
@@ -263,7 +263,7 @@ def test_rankers_are_added_up() -> None:
     np.testing.assert_allclose(loaded, sum(scores), rtol=0, atol=1e-12)
     three = replace(PARAMETERS, rankers=3)  # the probability is that of one classifier
     one, other = (
-        grow([train], stop, objective="binary", parameters=p) for p in (PARAMETERS, three)
+        grow([train], [stop], objective="binary", parameters=p) for p in (PARAMETERS, three)
     )
     assert one == other
 
@@ -280,7 +280,7 @@ def test_names_of_attributes_outlive_a_round_trip(tmp_path: Path) -> None:
     example, _ = simulated(500, 1)
     names = ["item_größe", "item_net weight", "item_価格", "user_a_b"]
     example = replace(example, features=example.features.rename(lambda n: names[int(n[1])]))
-    trees = grow([example], example, objective="binary", parameters=PARAMETERS)
+    trees = grow([example], [example], objective="binary", parameters=PARAMETERS)
     Model("buy", 7, classifier=trees, ranker=trees, negative_share=1.0).save(tmp_path)
     again = Model.load(tmp_path, "buy")
     assert again.classifier.features == tuple(names)
@@ -298,6 +298,6 @@ def test_trees_that_lightgbm_refuses_are_found_in_a_process_of_their_own(model: 
 def test_too_few_positives_names_the_window(empty: str) -> None:
     full = simulated(200, 1)[0]
     none = replace(full, happened=np.zeros(200, bool))
-    examples = ([none], full) if empty == "training windows" else ([full], none)
+    examples = ([none], [full]) if empty == "training windows" else ([full], [none])
     with pytest.raises(TooFewPositives, match=f"no candidate of the {empty}"):
         grow(*examples, objective="lambdarank", parameters=PARAMETERS)

@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 from scipy.special import expit
 
+from rank.examples import Example
 from rank.propensity import LEAST, Propensity
-from rank.trees import Example, Hyperparameters
+from rank.trees import Hyperparameters
 
 PARAMETERS = Hyperparameters(
     learning_rate=0.1,

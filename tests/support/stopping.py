@@ -18,7 +18,7 @@ from jobs.propensity import People, train_propensities
 from jobs.signals import graceful
 from jobs.state import State
 from jobs.training import grow_model, hyperparameters
-from rank.trees import Example
+from rank.examples import Example
 
 
 def configured() -> Config:
@@ -36,8 +36,8 @@ def window(seed: int) -> People:
     )
 
 
-def pairs() -> list[dict[str, Example]]:
-    return [{"buy": window(seed).example("buy")} for seed in range(2)]
+def pairs() -> list[dict[str, list[Example]]]:
+    return [{"buy": [window(seed).example("buy")]} for seed in range(2)]
 
 
 def next_shard(folder: Path) -> None:
