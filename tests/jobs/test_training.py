@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,7 @@ from jobs import models, nightly
 from jobs.examples import examples_of
 from jobs.propensity import people_of
 from jobs.state import Material, State
-from jobs.training import Trained, _ordered, _outcomes, train_models
+from jobs.training import SCRATCH, Trained, _ordered, _outcomes, train_models
 from rank.examples import joined
 from rank.labels import labels
 from rank.windows import training_windows
@@ -121,6 +122,35 @@ def test_a_sample_teaches_the_order_where_a_window_holds_too_many_pairs(
     assert set(some.users[rows["some"]]) == set(whole.users[rows["whole"]])
     negatives = [(e.rows("lambdarank") & ~e.happened).sum() for e in (some, whole)]
     assert negatives[0] / negatives[1] == pytest.approx(0.5, abs=0.05)
+
+
+def test_examples_in_files_are_those_in_memory(
+    material: Material, champion: Trained, tmp_path: Path
+) -> None:
+    state = State(material, AS_OF - timedelta(days=14), champion.projection)
+    inside, outside = examples_of(state), examples_of(state, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == sum(map(len, inside.values()))
+    for behaviour, parts in inside.items():
+        assert all(isinstance(part.features, pl.LazyFrame) for part in outside[behaviour])
+        one, other = joined(parts), joined(outside[behaviour])
+        assert_frame_equal(one.read(), other.read(), check_exact=True)
+        for name in ("users", "happened", "weight"):
+            assert np.array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_files_of_examples_are_gone_when_trees_are_grown(
+    material: Material, champion: Trained, tmp_path: Path
+) -> None:
+    found: list[int] = []
+
+    def look(step: str) -> None:
+        found.append(len(list(tmp_path.rglob(f"{SCRATCH}*/*.arrow"))))
+
+    quick = limited(material, max_rounds=2)
+    train_models(quick, EARLIER, champion=champion, scratch=tmp_path, on_progress=look)
+    shards = [0, 6, 12, 0, 0]  # three for each of two behaviours; the windows come one by one
+    assert found[: len(shards)] == shards
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_window_whose_horizon_is_not_over_gives_no_labels(

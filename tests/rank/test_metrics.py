@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from rank.metrics import (
+    USERS_PLACED,
     best_f1_threshold,
     calibration_error,
     log_loss,
@@ -115,6 +116,22 @@ def test_positions_are_those_of_each_users_sorted_list(
         sorted(lists[user]).index((-score, item)) + 1 for (user, item), score in scores.items()
     ]
     assert found.tolist() == expected
+
+
+def test_places_of_more_users_than_are_sorted_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    users = USERS_PLACED * 2 + 7
+    user = rng.permutation(np.repeat(np.arange(users, dtype=np.int32), 3))
+    pairs = pl.DataFrame({"user": user, "item": rng.permutation(len(user)).astype(np.int32)})
+    score = rng.normal(size=len(user)).round(1)
+    expected = (
+        pairs.with_columns(minus=pl.Series(-score))
+        .with_row_index()
+        .sort("user", "minus", "item")
+        .with_columns(place=pl.int_range(1, pl.len() + 1).over("user"))
+        .sort("index")
+    )
+    assert positions(pairs, score).tolist() == expected.get_column("place").to_list()
 
 
 def test_lists_by_hand_with_misses() -> None:
