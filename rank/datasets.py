@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -35,8 +36,9 @@ def dataset(
         groups = np.concatenate([_run_lengths(e.users[r]) for e, r in kept])
     else:
         weight = np.concatenate([e.weight[r] for e, r in kept])
+    made = _Dataset if reference is None else lightgbm.Dataset
     try:
-        return lightgbm.Dataset(
+        return made(
             [_Rows(e, r) for e, r in kept],
             happened,
             group=groups,
@@ -47,6 +49,24 @@ def dataset(
         ).construct()
     finally:
         _matrix.cache_clear()
+
+
+class _Dataset(lightgbm.Dataset):
+    """One whose bins are those of a matrix of the same rows.
+
+    LightGBM draws the sample that bins are made from by the seed, and leaves out features that no
+    split can use by the least rows of a leaf; without this it would know neither of a sequence.
+    """
+
+    is_made = False
+
+    def get_params(self) -> dict[str, Any]:
+        return super().get_params() if self.is_made else dict(self.params or {})
+
+    def construct(self) -> lightgbm.Dataset:
+        made = super().construct()
+        self.is_made = True
+        return made
 
 
 class _Rows(lightgbm.Sequence):

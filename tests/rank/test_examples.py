@@ -3,14 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from rank.datasets import dataset
 from rank.examples import Example, Objective, joined
 from rank.logistic import Logistic
-from rank.trees import Hyperparameters, grow
+from rank.trees import Hyperparameters, _parameters, grow
 
 PARAMETERS = Hyperparameters(
     learning_rate=0.1,
@@ -65,6 +67,31 @@ def test_shards_in_files_grow_the_trees_of_one_frame(
     ]
     assert grown[0].rounds > 3
     assert grown[0] == grown[1] == grown[2]
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_bins_of_many_shards_are_those_that_lightgbm_makes_of_one_matrix(seed: int) -> None:
+    """Of more rows than its sample, and with a feature that no leaf of so many rows can use."""
+    parameters = replace(PARAMETERS, seed=seed, max_rounds=5, min_rows_per_leaf=50)
+    parts = [shard(number, 1200) for number in range(7)]
+    rare = pl.when(pl.int_range(pl.len()) < 5).then(1.0).otherwise(0.0).cast(pl.Float32)
+    parts = [replace(p, features=p.read().with_columns(rare=rare)) for p in parts]
+    whole = joined(parts)
+    kept = whole.rows("binary")
+    assert kept.sum() > 140_000
+    options = _parameters("binary", parameters) | {"bin_construct_sample_cnt": 100_000}
+    ours = dataset(parts, "binary", options)
+    plain = lightgbm.Dataset(
+        whole.read().filter(pl.Series(kept)).to_numpy(),
+        whole.happened[kept].astype(np.float32),
+        weight=whole.weight[kept],
+        feature_name=whole.columns,
+        params=options,
+    )
+    texts = [
+        lightgbm.train(options, rows, num_boost_round=5).model_to_string() for rows in (ours, plain)
+    ]
+    assert texts[0] == texts[1]
 
 
 def test_shards_in_files_are_read_back_as_they_were(shards: list[Example], tmp_path: Path) -> None:
