@@ -21,10 +21,12 @@ def contains(matrix: sp.csr_array, rows: Positions, columns: Positions) -> NDArr
     >>> contains(m, np.array([0, 1]), np.array([2, 2])).tolist()
     [True, False]
     """
-    n_columns = matrix.shape[1]
-    coordinates = matrix.tocoo()
+    if len(rows) == 0:
+        return np.zeros(0, dtype=bool)
+    n_columns, first = matrix.shape[1], rows.min()
+    coordinates = matrix[first : rows.max() + 1].tocoo()
     stored = np.sort(pair_keys(coordinates.row, coordinates.col, n_columns))
-    asked = pair_keys(rows, columns, n_columns)
+    asked = pair_keys(rows - first, columns, n_columns)
     if len(stored) == 0:
         return np.zeros(len(asked), dtype=bool)
     place = np.minimum(np.searchsorted(stored, asked), len(stored) - 1)

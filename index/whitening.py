@@ -30,6 +30,7 @@ def whitened(vectors: Vectors, fitted_on: NDArray[np.bool_]) -> Vectors:
     with threadpool_limits(limits=1):  # several threads would round differently
         spread, directions = np.linalg.eigh(np.cov(fitting, rowvar=False))
         kept = min(DIMENSIONS, len(fitting) // VECTORS_PER_DIMENSION, len(spread))
+        del fitting  # as large as what comes next
         kept = min(kept, int((spread > SMALLEST * spread[-1]).sum()))
         scaled = directions[:, ::-1][:, :kept] / np.sqrt(spread[::-1][:kept])
         moved = ((vectors - mean) @ scaled).astype(np.float32)

@@ -54,6 +54,8 @@ class Reader:
         """(n,) log-odds of the pairs of sampled users, NaN of all others."""
         asked = pairs.get_column("user").is_in(sampled_users(state).tolist()).to_numpy()
         scores = np.full(len(pairs), np.nan)
+        if not asked.any():
+            return scores
         read = pair_texts(state, pairs.filter(pl.Series(asked)))
         scores[asked] = self.classifier.score(read) + self.shift
         return scores

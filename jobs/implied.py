@@ -21,7 +21,7 @@ def implications(config: Config) -> Iterator[tuple[str, str]]:
                 break
 
 
-def order_metrics(config: Config, outcomes: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def order_metrics(config: Config, outcomes: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
     """Whether probabilities keep the order of the behaviours that imply each other.
 
     Args:
@@ -44,7 +44,7 @@ def order_metrics(config: Config, outcomes: Mapping[str, pl.DataFrame]) -> pl.Da
     return pl.DataFrame(rows, schema | {"value": pl.Float64}, orient="row")
 
 
-def _order(outcome: pl.DataFrame, implied: pl.DataFrame) -> dict[str, float]:
+def _order(outcome: pl.LazyFrame, implied: pl.LazyFrame) -> dict[str, float]:
     columns = ("user", "item", "probability", "happened")
     both = outcome.select(columns).join(
         implied.select(columns), on=["user", "item"], suffix="_implied", maintain_order="left"
@@ -57,4 +57,4 @@ def _order(outcome: pl.DataFrame, implied: pl.DataFrame) -> dict[str, float]:
         order_excess=excess.clip(lower_bound=0.0).mean(),
         order_observed=followed.mean(),
     )
-    return values.fill_null(float("nan")).row(0, named=True)
+    return values.fill_null(float("nan")).collect().row(0, named=True)

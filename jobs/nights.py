@@ -22,7 +22,7 @@ PAGE = "report.html"
 LITTER = (
     ".build-*",
     ".current-*",
-    ".examples-*",
+    ".training-*",
     ".report-*",
     ".*.building",
     "reports/.*.building",

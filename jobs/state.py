@@ -20,6 +20,7 @@ from index.whitening import whitened
 from jobs.config import Config
 from jobs.console import log
 from jobs.ingest import Inputs
+from jobs.memory import give_back
 from jobs.signals import stop_if_asked
 from rank.evidence import Evidence
 from rank.features import Features
@@ -120,7 +121,9 @@ class Material:
         past = self.inputs.events.filter(
             pl.col("ts") < as_of, pl.col("behaviour").cast(pl.String) == behaviour
         )
-        return found.join(past, on=["user", "item"], how="anti", maintain_order="left")
+        pair = ["user", "item"]
+        again = past.select(pair).join(found, on=pair, how="semi")  # few of all that ever happened
+        return found.join(again, on=pair, how="anti", maintain_order="left")
 
     def shown(self, behaviour: str, as_of: datetime) -> pl.DataFrame:
         """Distinct (user, item) pairs that were shown within a behaviour's horizon."""
@@ -231,6 +234,7 @@ class State:
         return self.snapshots[self.as_of]
 
     def _snapshot(self) -> Snapshot:
+        give_back()  # what another window took
         config, eligible = self.material.config, self.material.items_before(self.as_of)
         if self.now:
             eligible = eligible & self.inputs.items.get_column("available").to_numpy()

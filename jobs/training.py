@@ -13,19 +13,19 @@ import polars as pl
 
 from index.snapshot import Snapshot
 from jobs.baselines import Rivals, fit_rivals
-from jobs.bert import BERT, Readers, fit_readers, samples_of
+from jobs.bert import Readers, fit_readers, samples_of
 from jobs.config import Config
 from jobs.evaluation import Baseline, calibrated_baseline, candidate_misses, evaluate_window
 from jobs.examples import examples_of, split_off
 from jobs.implied import order_metrics
+from jobs.memory import give_back
+from jobs.outcomes import outcomes_of
 from jobs.propensity import People, people_of, train_propensities
-from jobs.scoring import score_shard
 from jobs.signals import stop_if_asked
 from jobs.state import Material, State
 from rank.bootstrap import loss_difference
 from rank.calibrate import Calibration, CannotCalibrate
 from rank.examples import Example
-from rank.labels import labels
 from rank.metrics import best_f1_threshold, placed, ranking_metrics
 from rank.model import Model
 from rank.projection import Projection
@@ -34,8 +34,8 @@ from rank.trees import Hyperparameters, TooFewPositives, grow
 from rank.windows import Windows, training_windows
 
 OnProgress = Callable[[str], None]
-# What the folder of examples is called, which a killed run leaves.
-SCRATCH = ".examples-"
+# What the folder of examples and scores is called, which a killed run leaves.
+SCRATCH = ".training-"
 CONTEST = {
     "behaviour": pl.String,
     "champion": pl.String,
@@ -103,7 +103,7 @@ def train_models(
         without: feature groups to leave out.
         snapshots: of the same material, by their `as_of`: those of earlier trainings are used
             again, new ones are added.
-        scratch: a folder where examples may lie while trees grow; without it, where temporary
+        scratch: a folder where examples and scores may lie meanwhile; without it, where temporary
             files do.
         on_progress: called with a line for every step.
 
@@ -112,15 +112,16 @@ def train_models(
         rank.calibrate.CannotCalibrate: the calibration window holds one outcome only; likewise.
     """
     try:
-        return _train(
-            material,
-            as_of,
-            champion,
-            without=without,
-            snapshots=snapshots,
-            scratch=scratch,
-            on_progress=on_progress,
-        )
+        with TemporaryDirectory(prefix=SCRATCH, dir=scratch) as folder:
+            return _train(
+                material,
+                as_of,
+                champion,
+                without=without,
+                snapshots=snapshots,
+                folder=Path(folder),
+                on_progress=on_progress,
+            )
     except (TooFewPositives, CannotCalibrate) as error:
         raise type(error)(f"as_of {as_of:%Y-%m-%d}: {error}") from None
 
@@ -132,7 +133,7 @@ def _train(
     *,
     without: Collection[str],
     snapshots: dict[datetime, Snapshot] | None,
-    scratch: Path | None,
+    folder: Path,
     on_progress: OnProgress,
 ) -> Trained:
     windows, config = windows_before(material, as_of), material.config
@@ -143,15 +144,16 @@ def _train(
         kept = {} if snapshots is None else snapshots
         return State(material, start, projection, without=without, snapshots=kept)
 
-    grown = _grow_all(config, map(state, (*windows.train, windows.stop)), scratch)
+    grown = _grow_all(config, map(state, (*windows.train, windows.stop)), folder)
     contestants = [*grown.models, *(champion.models if champion else ())]
-    before = _see(state(windows.calibrate), contestants, grown)
+    before = _see(state(windows.calibrate), contestants, grown, folder / "calibrate")
+    give_back()
     calibrated = _calibrate_all(config, contestants, before)
-    before.outcomes.clear()
-    tested, misses, groups = _test(state(windows.test), calibrated.models, grown)
+    tested, misses, groups = _test(state(windows.test), calibrated.models, grown, folder / "test")
+    give_back()
     judged = _judge(config, calibrated.models, tested, champion)
     evaluations = [
-        evaluate_window(tested.state, model, baseline, outcome, misses)
+        evaluate_window(tested.state, model, baseline, outcome.collect(), misses)
         for model, outcome, baseline in zip(
             judged.models, judged.outcomes, calibrated.baselines, strict=True
         )
@@ -166,7 +168,10 @@ def _train(
     ordered = order_metrics(config, judged.by_behaviour)
     return Trained(
         as_of=as_of,
-        models=tuple(map(_calibrate, judged.models, judged.outcomes)),
+        models=tuple(
+            _calibrate(model, outcome.collect())
+            for model, outcome in zip(judged.models, judged.outcomes, strict=True)
+        ),
         propensities=propensities,
         projection=projection,
         metrics=pl.concat([*of_pairs, ordered, of_users]),
@@ -204,26 +209,26 @@ class _Grown(NamedTuple):
     people: list[People]
 
 
-def _grow_all(config: Config, states: Iterable[State], scratch: Path | None) -> _Grown:
+def _grow_all(config: Config, states: Iterable[State], folder: Path) -> _Grown:
     """Grow on all states but the last, which ends the growing.
 
     No state outlives what is learnt from it, and features lie in files while trees grow: memory
     holds one window at a time, however many there are.
     """
-    with TemporaryDirectory(prefix=SCRATCH, dir=scratch) as folder:
-        parts = [
-            (
-                examples_of(state, folder=Path(folder)),
-                people_of(state),
-                samples_of(state),
-                state.feature_groups,
-            )
-            for state in states
-        ]
-        examples, people, samples, named = map(list, zip(*parts, strict=True))
-        groups: dict[str, str] = next(filter(None, named), {})
-        models = [grow_model(config, wanted.behaviour, examples) for wanted in config.predict]
-        rivals = fit_rivals(config, examples, groups, parameters=hyperparameters(config))
+    parts = [
+        (
+            examples_of(state, folder=folder),
+            people_of(state),
+            samples_of(state),
+            state.feature_groups,
+        )
+        for state in states
+    ]
+    give_back()
+    examples, people, samples, named = map(list, zip(*parts, strict=True))
+    groups: dict[str, str] = next(filter(None, named), {})
+    models = [grow_model(config, wanted.behaviour, examples) for wanted in config.predict]
+    rivals = fit_rivals(config, examples, groups, parameters=hyperparameters(config))
     return _Grown(models, rivals, fit_readers(config, samples), people)
 
 
@@ -232,25 +237,25 @@ class _Seen(NamedTuple):
 
     Attributes:
         state: of its start, of which nothing is computed: what was is let go.
-        outcomes: for each model, all candidates, scored, with what happened.
+        outcomes: of each model; see `jobs.outcomes.outcomes_of`.
         people: everybody known then.
     """
 
     state: State
-    outcomes: list[pl.DataFrame]
+    outcomes: list[pl.LazyFrame]
     people: People
 
 
-def _see(state: State, models: Sequence[Model], grown: _Grown) -> _Seen:
-    outcomes = _outcomes(state, models, grown.rivals, grown.readers)
+def _see(state: State, models: Sequence[Model], grown: _Grown, folder: Path) -> _Seen:
+    outcomes = outcomes_of(state, models, grown.rivals, grown.readers, folder=folder)
     return _Seen(replace(state, snapshots={}), outcomes, people_of(state))
 
 
 def _test(
-    state: State, models: Sequence[Model], grown: _Grown
+    state: State, models: Sequence[Model], grown: _Grown, folder: Path
 ) -> tuple[_Seen, pl.DataFrame, dict[str, str]]:
     """What was seen of the models, what the candidates missed, the group of each feature."""
-    return _see(state, models, grown), candidate_misses(state), state.feature_groups
+    return _see(state, models, grown, folder), candidate_misses(state), state.feature_groups
 
 
 class _Calibrated(NamedTuple):
@@ -265,11 +270,14 @@ def _calibrate_all(config: Config, models: Sequence[Model], before: _Seen) -> _C
     of_new = before.outcomes[: len(config.predict)]
     return _Calibrated(
         models=[
-            _ordered(_calibrate(model, outcome), outcome, before.state)
+            _calibrated(model, outcome.collect(), before.state)
             for model, outcome in zip(models, before.outcomes, strict=True)
         ],
         baselines=[
-            {name: calibrated_baseline(outcome, name) for name in config.training.baselines}
+            {
+                name: calibrated_baseline(outcome.select(name, "happened").collect(), name)
+                for name in config.training.baselines
+            }
             for outcome in of_new
         ],
     )
@@ -279,11 +287,11 @@ class _Judged(NamedTuple):
     """The models that are kept, and what they said of the test window."""
 
     models: list[Model]
-    outcomes: list[pl.DataFrame]
+    outcomes: list[pl.LazyFrame]
     contest: pl.DataFrame
 
     @property
-    def by_behaviour(self) -> dict[str, pl.DataFrame]:
+    def by_behaviour(self) -> dict[str, pl.LazyFrame]:
         return {m.behaviour: o for m, o in zip(self.models, self.outcomes, strict=True)}
 
 
@@ -297,7 +305,7 @@ def _judge(config: Config, models: list[Model], tested: _Seen, champion: Trained
 
 
 def _contest(
-    champion: Trained | None, grown: list[Model], outcomes: list[pl.DataFrame], *, seed: int
+    champion: Trained | None, grown: list[Model], outcomes: list[pl.LazyFrame], *, seed: int
 ) -> pl.DataFrame:
     """Each behaviour's loss of the new trees over that of the champion's; no rows without one.
 
@@ -314,7 +322,8 @@ def _contest(
     if champion is None:
         return pl.DataFrame(schema=CONTEST)
     rows = []
-    for model, new, old in zip(grown, outcomes, outcomes[len(grown) :], strict=False):
+    for model, *contestants in zip(grown, outcomes, outcomes[len(grown) :], strict=False):
+        new, old = (one.select("user", "happened", "probability").collect() for one in contestants)
         difference, low, high = loss_difference(
             new.get_column("user").to_numpy(),
             new.get_column("happened").to_numpy(),
@@ -368,33 +377,16 @@ def hyperparameters(config: Config) -> Hyperparameters:
     )
 
 
-def _outcomes(
-    state: State, models: Sequence[Model], rivals: Rivals, readers: Readers
-) -> list[pl.DataFrame]:
-    """For each model, all candidates of all eligible users, scored, with `happened`."""
-    threads = state.material.config.scoring.threads
-    shards = [
-        score_shard(state, models, users, threads=threads, rivals=rivals)
-        for users in state.shards()
-    ]
-    outcomes = []
-    read: dict[str, pl.Series] = {}  # once for the new model and the champion
-    for model, frames in zip(models, zip(*shards, strict=True), strict=True):
-        scored, behaviour = pl.concat(frames), model.behaviour
-        followed = labels(scored, state.material.targets(behaviour, state.as_of))
-        if behaviour in readers and behaviour not in read:
-            read[behaviour] = pl.Series(BERT, readers[behaviour].score(state, scored))
-        beside = [read[behaviour]] if behaviour in read else []
-        outcomes.append(scored.with_columns(pl.Series("happened", followed), *beside))
-    return outcomes
-
-
 def _calibrate(model: Model, outcome: pl.DataFrame) -> Model:
     happened = outcome.get_column("happened").to_numpy()
     score = outcome.get_column("score").to_numpy()
     calibration = Calibration.fit(score, happened)
     threshold = best_f1_threshold(happened, calibration(score))
     return model.calibrated(calibration, threshold)
+
+
+def _calibrated(model: Model, outcome: pl.DataFrame, state: State) -> Model:
+    return _ordered(_calibrate(model, outcome), outcome, state)
 
 
 def _ordered(model: Model, outcome: pl.DataFrame, state: State) -> Model:

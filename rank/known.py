@@ -124,7 +124,8 @@ class Known:
         for name, chosen in self.is_behaviour.items():
             for days, span in ((7.0, "7d"), (30.0, "30d"), (np.inf, "all")):
                 recent = place[chosen & (self.event_age <= days)]
-                columns[f"pair_{name}_{span}"] = np.bincount(recent, minlength=size)
+                counts = np.bincount(recent, minlength=size)
+                columns[f"pair_{name}_{span}"] = counts.astype(np.float32)
             since = minimum_by(place[chosen], self.event_age[chosen], size)
             columns[f"pair_days_since_{name}"] = since
         return PairTable(keys=distinct, columns=columns, n_items=len(self.items))
@@ -237,6 +238,8 @@ class Known:
 
     def _mean_review_vectors(self, of: str) -> Values:
         rows = self.reviews.get_column(of).to_numpy()
+        if len(rows) == 0:  # untouched, zeros take no memory
+            return np.zeros((self.size(of), self.review_vectors.shape[1]), dtype=np.float32)
         ones, places = np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))
         member = sp.csr_array((ones, places), shape=(self.size(of), len(rows)))
         total = np.asarray(member @ self.review_vectors, dtype=np.float32)

@@ -77,7 +77,7 @@ def test_order_by_hand(tmp_path: Path) -> None:
         (7, 7, 0.1, True),
     )  # fmt: skip
     config = load(tmp_path, '{ buy = "view" }', view=7, buy=7)
-    found = order_metrics(config, {"view": view, "buy": buy})
+    found = order_metrics(config, {"view": view.lazy(), "buy": buy.lazy()})
     assert found.columns == ["behaviour", "model", "segment", "metric", "value"]
     assert found.select("behaviour", "model", "segment").unique().rows() == [
         ("buy", "nightrank", "implies:view")
@@ -90,8 +90,8 @@ def test_order_by_hand(tmp_path: Path) -> None:
 
 def test_without_pairs_in_common_nothing_is_defined(tmp_path: Path) -> None:
     config = load(tmp_path, '{ buy = "view" }', view=7, buy=7)
-    parts = {"view": outcome((0, 1, 0.1, True)), "buy": outcome((0, 2, 0.1, True))}
-    found = order_metrics(config, parts).drop_nans("value")
+    view, buy = outcome((0, 1, 0.1, True)), outcome((0, 2, 0.1, True))
+    found = order_metrics(config, {"view": view.lazy(), "buy": buy.lazy()}).drop_nans("value")
     assert found.select("metric", "value").rows() == [("pairs", 0.0)]
 
 

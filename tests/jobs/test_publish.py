@@ -145,7 +145,7 @@ def test_a_run_sweeps_what_killed_ones_left_and_nothing_else(tmp_path: Path) -> 
     litter = (
         ".build-a.duckdb", ".build-a.duckdb.wal", ".current-scores-a", f"{scores.name}.wal",
         "scores-a.json", "models/.build-b/click.json", "campaigns/summer/.a.building",
-        ".examples-a/click 20250501 0.arrow",
+        ".training-a/click 20250501 0.arrow",
         ".scores-a.json.building",
     )  # fmt: skip
     good = ("models/a/click.json", "campaigns/summer/a.csv", "shop.duckdb.wal", "cache/f/.new-a/x")

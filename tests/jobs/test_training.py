@@ -13,9 +13,10 @@ from polars.testing import assert_frame_equal
 from embed import Encoder
 from jobs import models, nightly
 from jobs.examples import examples_of
+from jobs.outcomes import outcomes_of
 from jobs.propensity import people_of
 from jobs.state import Material, State
-from jobs.training import SCRATCH, Trained, _ordered, _outcomes, train_models
+from jobs.training import SCRATCH, Trained, _ordered, train_models
 from rank.examples import joined
 from rank.labels import labels
 from rank.windows import training_windows
@@ -46,23 +47,24 @@ def trees(trained: Trained) -> list[str]:
 
 
 def test_the_published_probabilities_add_up_to_what_happened_in_the_test_window(
-    material: Material, champion: Trained
+    material: Material, champion: Trained, tmp_path: Path
 ) -> None:
     test = training_windows(EARLIER, horizon_days=14, train=2).test
-    outcomes = _outcomes(State(material, test, champion.projection), champion.models, {}, {})
+    state = State(material, test, champion.projection)
+    outcomes = outcomes_of(state, champion.models, {}, {}, folder=tmp_path / "outcomes")
     told = champion.metrics.filter(
         pl.col("model") == "nightrank",
         pl.col("segment") == "all",
         pl.col("metric") == "predicted_over_observed",
     )
     for outcome, reported in zip(outcomes, told.get_column("value"), strict=True):
-        expected, happened = outcome.select("probability", "happened").sum().row(0)
+        expected, happened = outcome.select("probability", "happened").sum().collect().row(0)
         assert expected == pytest.approx(happened, rel=1e-4)
         assert abs(reported - 1) > 1e-3  # the metrics are of the window before
 
 
 def test_a_calibration_of_another_behaviour_does_not_add_up(
-    material: Material, champion: Trained
+    material: Material, champion: Trained, tmp_path: Path
 ) -> None:
     """What the test above holds is broken by that fault, however near the two calibrations."""
     test = training_windows(EARLIER, horizon_days=14, train=2).test
@@ -71,8 +73,9 @@ def test_a_calibration_of_another_behaviour_does_not_add_up(
         click.calibrated(purchase.calibration, purchase.threshold),
         purchase.calibrated(click.calibration, click.threshold),
     ]
-    for outcome in _outcomes(State(material, test, champion.projection), mixed_up, {}, {}):
-        expected, happened = outcome.select("probability", "happened").sum().row(0)
+    state = State(material, test, champion.projection)
+    for outcome in outcomes_of(state, mixed_up, {}, {}, folder=tmp_path / "outcomes"):
+        expected, happened = outcome.select("probability", "happened").sum().collect().row(0)
         assert expected != pytest.approx(happened, rel=0.02)
 
 
@@ -138,17 +141,17 @@ def test_examples_in_files_are_those_in_memory(
             assert np.array_equal(getattr(one, name), getattr(other, name))
 
 
-def test_files_of_examples_are_gone_when_trees_are_grown(
+def test_files_of_examples_and_scores_are_gone_after_the_training(
     material: Material, champion: Trained, tmp_path: Path
 ) -> None:
     found: list[int] = []
 
     def look(step: str) -> None:
-        found.append(len(list(tmp_path.rglob(f"{SCRATCH}*/*.arrow"))))
+        found.append(len(list(tmp_path.glob(f"{SCRATCH}*/*.arrow"))))
 
     quick = limited(material, max_rounds=2)
     train_models(quick, EARLIER, champion=champion, scratch=tmp_path, on_progress=look)
-    shards = [0, 6, 12, 0, 0]  # three for each of two behaviours; the windows come one by one
+    shards = [0, 6, 12, 18, 18]  # three for each of two behaviours; the windows come one by one
     assert found[: len(shards)] == shards
     assert list(tmp_path.iterdir()) == []
 
