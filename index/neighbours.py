@@ -35,7 +35,8 @@ def latest_first(events: pl.DataFrame) -> pl.DataFrame:
     Args:
         events: user, item; sorted by time.
     """
-    distinct = events.select("user", "item").reverse().unique(maintain_order=True)
+    pair = pl.col("user").cast(pl.Int64) * 2**32 + pl.col("item")
+    distinct = events.select("user", "item").reverse().filter(pair.is_first_distinct())
     placed = distinct.with_columns(place=pl.int_range(pl.len()).over("user"))
     return placed.filter(pl.col("place") < MAX_ITEMS_PER_USER)
 

@@ -57,14 +57,25 @@ def due(
 
 
 def _spans(events: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
-    """For each user and item: days since the last use, from the first to it, and gaps between."""
-    age = (pl.lit(as_of) - pl.col("ts").cast(pl.Datetime("us"))).dt.total_days()
-    return (
-        events.select("user", "item", age=age)
-        .group_by("user", "item")
-        .agg(
-            elapsed=pl.col("age").min(),
-            span=pl.col("age").max() - pl.col("age").min(),
-            gaps=pl.col("age").n_unique() - 1,
-        )
+    """For each user and item: days since the last use, from the first to it, and gaps between.
+
+    Sorted and counted run by run: groups of millions of pairs would take several times as much.
+    """
+    days = (pl.lit(as_of) - pl.col("ts").cast(pl.Datetime("us"))).dt.total_days()
+    user, item, age = (c.to_numpy() for c in events.select("user", "item", days))
+    order = np.lexsort((age, item, user))
+    user, item, age = user[order], item[order], age[order]
+    begins = np.append(True, (user[1:] != user[:-1]) | (item[1:] != item[:-1]))[: len(user)]
+    starts = np.flatnonzero(begins)
+    ends = np.append(starts[1:], len(user)) - 1 if len(starts) else starts
+    another_day = np.append(False, age[1:] != age[:-1])[: len(age)] & ~begins
+    days_passed = np.cumsum(another_day)
+    return pl.DataFrame(
+        {
+            "user": user[starts],
+            "item": item[starts],
+            "elapsed": age[starts],
+            "span": age[ends] - age[starts],
+            "gaps": days_passed[ends] - days_passed[starts],
+        }
     )

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from index.misses import ALL, account
 from jobs.bert import BERT
 from jobs.state import State
 from rank.calibrate import Calibration, CannotCalibrate, Floats
 from rank.metrics import (
+    PAIR,
     Labels,
     best_f1_threshold,
     placed,
@@ -117,7 +120,7 @@ def evaluate_window(
     state: State,
     model: Model,
     baselines: Mapping[str, Baseline],
-    outcome: pl.DataFrame,
+    outcome: pl.LazyFrame,
     misses: pl.DataFrame,
 ) -> Evaluation:
     """Hold probabilities and lists against what happened, segment by segment.
@@ -168,32 +171,46 @@ class _View:
 
 
 def _views(
-    state: State, model: Model, baselines: Mapping[str, Baseline], outcome: pl.DataFrame
+    state: State, model: Model, baselines: Mapping[str, Baseline], outcome: pl.LazyFrame
 ) -> Iterator[_View]:
     targets = state.material.targets(model.behaviour, state.as_of)
-    common = segments(state.inputs.events, outcome, targets)
-    common |= proposals(outcome, state.material.config.candidates.budgets, targets)
+    pairs = outcome.select("user", "item").collect()
+    common = segments(state.inputs.events, pairs, targets)
+    generators = state.material.config.candidates.budgets
+    common |= proposals(outcome.select("proposed_by").collect(), generators, targets)
     if BERT in baselines:
-        common[SAMPLE] = _sampled(outcome, targets)
-    happened = outcome.get_column("happened").to_numpy()
-    probability, order = (outcome.get_column(n).to_numpy() for n in ("probability", "order"))
-    contestants = {"nightrank": (probability, model.threshold, order)}
-    for name, baseline in baselines.items():
-        score = _baseline_score(outcome, name)
-        contestants[name] = (baseline.calibration(score), baseline.threshold, score)
-    for name, (probability, threshold, order) in contestants.items():
-        places = placed(targets, outcome, order)
-        listed = positions(outcome, order) <= LISTED
+        common[SAMPLE] = _sampled(outcome.select("user", BERT).collect(), targets)
+    happened = _column(outcome, "happened")
+    for name in ("nightrank", *baselines):
+        probability, threshold, order = _said(outcome, model, baselines.get(name), name)
+        places = placed(targets, pairs, order)
+        listed = positions(pairs, order) <= LISTED
+        del order  # as long as the candidates of everybody
         parts = common | {f"top_{LISTED}": (listed, _none(targets))}
         if name == BERT:
             parts = {SAMPLE: common[SAMPLE]}
         # Sorted once: what sorts a part of it again, as the area under a curve does, is then fast.
         ascending = np.argsort(probability, kind="stable")
         followed, sure = happened[ascending], probability[ascending]
-        for segment, (pairs, wanted) in parts.items():
-            kept = pairs[ascending]
+        del probability
+        for segment, (of_pairs, wanted) in parts.items():
+            kept = of_pairs[ascending]
             reached = places.filter(pl.Series(wanted))
             yield _View(name, segment, followed[kept], sure[kept], threshold, reached)
+
+
+def _said(
+    outcome: pl.LazyFrame, model: Model, baseline: Baseline | None, name: str
+) -> tuple[Floats, float, Floats]:
+    """Probabilities, the threshold, and what the order follows: of the model or a baseline."""
+    if baseline is None:
+        return _column(outcome, "probability"), model.threshold, _column(outcome, "order")
+    score = _baseline_score(outcome.select(name).collect(), name)
+    return baseline.calibration(score), baseline.threshold, score
+
+
+def _column(outcome: pl.LazyFrame, name: str) -> NDArray[Any]:
+    return outcome.select(name).collect().to_series().to_numpy()
 
 
 def _metrics(view: _View) -> Iterable[tuple[str, float]]:
@@ -273,10 +290,9 @@ def head(events: pl.DataFrame) -> pl.DataFrame:
 
 def _among(frame: pl.DataFrame, known: pl.DataFrame) -> Labels:
     """(n,) whether each row's values of the columns of `known` are a row of it."""
-    marked = known.unique().with_columns(among=True)
-    joined = frame.select(known.columns).join(
-        marked, on=known.columns, how="left", maintain_order="left"
-    )
+    key = PAIR if len(known.columns) == 2 else pl.col(known.columns)
+    marked = known.select(key=key).unique().with_columns(among=True)
+    joined = frame.select(key=key).join(marked, on="key", how="left", maintain_order="left")
     return joined.get_column("among").fill_null(False).to_numpy()
 
 

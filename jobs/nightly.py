@@ -293,14 +293,7 @@ def score(
     """
     run = publish.Run(ledger.run_id, night.as_of, night.started_at, trained.version)
     folder = ledger.folder
-    tonight = partial(State, prepared.material, night.as_of, trained.projection, now=True)
-    if not ledger.holds("index"):
-        with _stage(night, ledger, "index") as files:
-            files += save_state(tonight(), folder)
-    state = artefacts.opened(tonight(), folder / artefacts.FOLDER)
-    with _stage(night, ledger, "score"):
-        rows, features = write_shards(state, trained, ledger)
-        of_users = propensities(state, trained, ledger)
+    rows, features, of_users = _score_all(night, prepared, trained, ledger)
     with night.stages("gates"):
         checked = gates.check(
             night.config.gates,
@@ -329,6 +322,21 @@ def score(
     with night.stages("page"):
         page = morning.try_current(finished)
     return Outcome(run, finished, prepared, trained, rows, written, page)
+
+
+def _score_all(
+    night: Night, prepared: Prepared, trained: Trained, ledger: Ledger
+) -> tuple[int, pl.DataFrame, pl.DataFrame]:
+    """What `write_shards` and `propensities` give; the matrices do not outlive this."""
+    folder = ledger.folder
+    tonight = partial(State, prepared.material, night.as_of, trained.projection, now=True)
+    if not ledger.holds("index"):
+        with _stage(night, ledger, "index") as files:
+            files += save_state(tonight(), folder)
+    with _stage(night, ledger, "score"):
+        state = artefacts.opened(tonight(), folder / artefacts.FOLDER)
+        rows, features = write_shards(state, trained, ledger)
+        return rows, features, propensities(state, trained, ledger)
 
 
 def _contents(

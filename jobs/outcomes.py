@@ -1,6 +1,6 @@
 """What models said of the candidates of a window, and what then happened."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -30,9 +30,11 @@ def outcomes_of(
         there is a reader.
     """
     folder.mkdir()
+    behaviours = {model.behaviour for model in models}
+    targets = {name: state.material.targets(name, state.as_of) for name in behaviours}
     written: list[list[Path]] = [[] for _ in models]
     for number, users in enumerate(state.shards()):
-        for place, outcome in enumerate(_of_shard(state, models, rivals, readers, users)):
+        for place, outcome in enumerate(_of_shard(state, models, rivals, readers, users, targets)):
             path = folder / f"{place} {number}.arrow"
             outcome.write_ipc(path, compression="lz4")
             written[place].append(path)
@@ -40,14 +42,19 @@ def outcomes_of(
 
 
 def _of_shard(
-    state: State, models: Sequence[Model], rivals: Rivals, readers: Readers, users: Users
+    state: State,
+    models: Sequence[Model],
+    rivals: Rivals,
+    readers: Readers,
+    users: Users,
+    targets: Mapping[str, pl.DataFrame],
 ) -> Iterator[pl.DataFrame]:
     threads = state.material.config.scoring.threads
     frames = score_shard(state, models, users, threads=threads, rivals=rivals)
     read: dict[str, pl.Series] = {}  # once for the new model and the champion
     for model, scored in zip(models, frames, strict=True):
         behaviour = model.behaviour
-        followed = labels(scored, state.material.targets(behaviour, state.as_of))
+        followed = labels(scored, targets[behaviour])
         if behaviour in readers and behaviour not in read:
             read[behaviour] = pl.Series(BERT, readers[behaviour].score(state, scored))
         beside = [read[behaviour]] if behaviour in read else []

@@ -153,7 +153,7 @@ def _train(
     give_back()
     judged = _judge(config, calibrated.models, tested, champion)
     evaluations = [
-        evaluate_window(tested.state, model, baseline, outcome.collect(), misses)
+        evaluate_window(tested.state, model, baseline, outcome, misses)
         for model, outcome, baseline in zip(
             judged.models, judged.outcomes, calibrated.baselines, strict=True
         )
@@ -169,7 +169,7 @@ def _train(
     return Trained(
         as_of=as_of,
         models=tuple(
-            _calibrate(model, outcome.collect())
+            _calibrate(model, outcome)
             for model, outcome in zip(judged.models, judged.outcomes, strict=True)
         ),
         propensities=propensities,
@@ -270,7 +270,7 @@ def _calibrate_all(config: Config, models: Sequence[Model], before: _Seen) -> _C
     of_new = before.outcomes[: len(config.predict)]
     return _Calibrated(
         models=[
-            _calibrated(model, outcome.collect(), before.state)
+            _calibrated(model, outcome, before.state)
             for model, outcome in zip(models, before.outcomes, strict=True)
         ],
         baselines=[
@@ -377,26 +377,28 @@ def hyperparameters(config: Config) -> Hyperparameters:
     )
 
 
-def _calibrate(model: Model, outcome: pl.DataFrame) -> Model:
-    happened = outcome.get_column("happened").to_numpy()
-    score = outcome.get_column("score").to_numpy()
+def _calibrated(model: Model, outcome: pl.LazyFrame, state: State) -> Model:
+    return _ordered(_calibrate(model, outcome), outcome, state)
+
+
+def _calibrate(model: Model, outcome: pl.LazyFrame) -> Model:
+    score, happened = (
+        column.to_numpy() for column in outcome.select("score", "happened").collect()
+    )
     calibration = Calibration.fit(score, happened)
     threshold = best_f1_threshold(happened, calibration(score))
     return model.calibrated(calibration, threshold)
 
 
-def _calibrated(model: Model, outcome: pl.DataFrame, state: State) -> Model:
-    return _ordered(_calibrate(model, outcome), outcome, state)
-
-
-def _ordered(model: Model, outcome: pl.DataFrame, state: State) -> Model:
+def _ordered(model: Model, outcome: pl.LazyFrame, state: State) -> Model:
     """The same, ordered by its classifier where that orders the window's lists better.
 
     Where few users have a positive, a ranker learns more of chance than of order.
     """
     targets = state.material.targets(model.behaviour, state.as_of)
+    said = outcome.select("user", "item", "order", "score").collect()
     by_ranker, by_classifier = (
-        ranking_metrics(placed(targets, outcome, outcome.get_column(name).to_numpy()))
+        ranking_metrics(placed(targets, said, said.get_column(name).to_numpy()))
         for name in ("order", "score")
     )
     better = by_classifier["ndcg@10"] > by_ranker["ndcg@10"]

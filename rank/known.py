@@ -217,8 +217,9 @@ class Known:
     @cached_property
     def last_items(self) -> NDArray[np.int32]:
         """(n_users, LAST_ITEMS): the user's latest distinct items, newest first, padded with -1."""
+        pair = pl.col("user").cast(pl.Int64) * 2**32 + pl.col("item")
         newest_first = self.events.select("user", "item").reverse()
-        distinct = newest_first.unique(maintain_order=True)
+        distinct = newest_first.filter(pair.is_first_distinct())
         place = distinct.select(pl.int_range(pl.len()).over("user")).to_series().to_numpy()
         kept = place < LAST_ITEMS
         table = np.full((len(self.users), LAST_ITEMS), -1, dtype=np.int32)

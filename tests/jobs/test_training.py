@@ -89,9 +89,9 @@ def test_the_order_follows_what_ordered_the_calibration_window_better(
     (model,) = (replace(m, ordered_by="ranker") for m in champion.models if m.behaviour == "click")
     for order, score, chosen in ((told, -told, "ranker"), (-told, told, "classifier")):
         outcome = pairs.with_columns(order=pl.Series(order), score=pl.Series(score))
-        assert _ordered(model, outcome, state).ordered_by == chosen
+        assert _ordered(model, outcome.lazy(), state).ordered_by == chosen
     even = pairs.with_columns(order=pl.Series(told), score=pl.Series(told))
-    assert _ordered(model, even, state) == model
+    assert _ordered(model, even.lazy(), state) == model
 
 
 def test_one_and_two_threads_train_the_same_models(material: Material) -> None:
