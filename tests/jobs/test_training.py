@@ -1,5 +1,6 @@
 """Calibration of what is published, and champion against challenger."""
 
+import gc
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from nights import AS_OF, SHOP, make_material, write_night
 from polars.testing import assert_frame_equal
 
 from embed import Encoder
+from index.snapshot import Snapshot
 from jobs import models, nightly
 from jobs.examples import examples_of
 from jobs.outcomes import outcomes_of
@@ -141,19 +143,29 @@ def test_examples_in_files_are_those_in_memory(
             assert np.array_equal(getattr(one, name), getattr(other, name))
 
 
-def test_files_of_examples_and_scores_are_gone_after_the_training(
+def test_one_window_at_a_time_is_held_and_nothing_is_left(
     material: Material, champion: Trained, tmp_path: Path
 ) -> None:
-    found: list[int] = []
+    files, held = [], []
+    before = matrices()
 
-    def look(step: str) -> None:
-        found.append(len(list(tmp_path.glob(f"{SCRATCH}*/*.arrow"))))
+    def look(_: str) -> None:
+        files.append(len(list(tmp_path.glob(f"{SCRATCH}*/*.arrow"))))
+        held.append(matrices() - before)
 
     quick = limited(material, max_rounds=2)
     train_models(quick, EARLIER, champion=champion, scratch=tmp_path, on_progress=look)
-    shards = [0, 6, 12, 18, 18]  # three for each of two behaviours; the windows come one by one
-    assert found[: len(shards)] == shards
+    # As the windows begin: two to learn from, to stop on, to calibrate on, to test on.
+    assert files[:5] == [0, 6, 12, 18, 18]  # three shards for each of two behaviours
+    assert held[:5] == [0, 1, 1, 0, 0]  # the last of those learnt from went before trees grew
+    assert matrices() == before
     assert list(tmp_path.iterdir()) == []
+
+
+def matrices() -> int:
+    """The number of snapshots in memory."""
+    gc.collect()
+    return sum(isinstance(found, Snapshot) for found in gc.get_objects())
 
 
 def test_a_window_whose_horizon_is_not_over_gives_no_labels(
