@@ -15,18 +15,17 @@ from index.snapshot import Snapshot
 from jobs.baselines import Rivals, fit_rivals
 from jobs.bert import Readers, fit_readers, samples_of
 from jobs.config import Config
-from jobs.evaluation import Baseline, calibrated_baseline, candidate_misses, evaluate_window
+from jobs.evaluation import candidate_misses, evaluate_window
 from jobs.examples import examples_of, split_off
 from jobs.implied import order_metrics
+from jobs.judging import calibrate, calibrate_all, judge
 from jobs.memory import give_back
 from jobs.outcomes import outcomes_of
 from jobs.propensity import People, people_of, train_propensities
 from jobs.signals import stop_if_asked
 from jobs.state import Material, State
-from rank.bootstrap import loss_difference
-from rank.calibrate import Calibration, CannotCalibrate
+from rank.calibrate import CannotCalibrate
 from rank.examples import Example
-from rank.metrics import best_f1_threshold, placed, ranking_metrics
 from rank.model import Model
 from rank.projection import Projection
 from rank.propensity import Propensity
@@ -36,14 +35,6 @@ from rank.windows import Windows, training_windows
 OnProgress = Callable[[str], None]
 # What the folder of examples and scores is called, which a killed run leaves.
 SCRATCH = ".training-"
-CONTEST = {
-    "behaviour": pl.String,
-    "champion": pl.String,
-    "difference": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "worse": pl.Boolean,
-}
 
 
 @dataclass(frozen=True)
@@ -148,10 +139,15 @@ def _train(
     contestants = [*grown.models, *(champion.models if champion else ())]
     before = _see(state(windows.calibrate), contestants, grown, folder / "calibrate")
     give_back()
-    calibrated = _calibrate_all(config, contestants, before)
+    calibrated = calibrate_all(config, contestants, before.outcomes, before.state)
     tested, misses, groups = _test(state(windows.test), calibrated.models, grown, folder / "test")
     give_back()
-    judged = _judge(config, calibrated.models, tested, champion)
+    judged = judge(
+        config,
+        calibrated.models,
+        tested.outcomes,
+        champion=champion.version if champion else None,
+    )
     evaluations = [
         evaluate_window(tested.state, model, baseline, outcome, misses)
         for model, outcome, baseline in zip(
@@ -169,7 +165,7 @@ def _train(
     return Trained(
         as_of=as_of,
         models=tuple(
-            _calibrate(model, outcome)
+            calibrate(model, outcome)
             for model, outcome in zip(judged.models, judged.outcomes, strict=True)
         ),
         propensities=propensities,
@@ -258,83 +254,6 @@ def _test(
     return _see(state, models, grown, folder), candidate_misses(state), state.feature_groups
 
 
-class _Calibrated(NamedTuple):
-    """New models, then the champion's, calibrated on one window, as the baselines are."""
-
-    models: list[Model]
-    baselines: list[dict[str, Baseline]]
-
-
-def _calibrate_all(config: Config, models: Sequence[Model], before: _Seen) -> _Calibrated:
-    """Calibrate on what was seen of the models; the baselines beside the new ones."""
-    of_new = before.outcomes[: len(config.predict)]
-    return _Calibrated(
-        models=[
-            _calibrated(model, outcome, before.state)
-            for model, outcome in zip(models, before.outcomes, strict=True)
-        ],
-        baselines=[
-            {
-                name: calibrated_baseline(outcome.select(name, "happened").collect(), name)
-                for name in config.training.baselines
-            }
-            for outcome in of_new
-        ],
-    )
-
-
-class _Judged(NamedTuple):
-    """The models that are kept, and what they said of the test window."""
-
-    models: list[Model]
-    outcomes: list[pl.LazyFrame]
-    contest: pl.DataFrame
-
-    @property
-    def by_behaviour(self) -> dict[str, pl.LazyFrame]:
-        return {m.behaviour: o for m, o in zip(self.models, self.outcomes, strict=True)}
-
-
-def _judge(config: Config, models: list[Model], tested: _Seen, champion: Trained | None) -> _Judged:
-    """The new models, or all of the champion's where one of the new ones is worse."""
-    outcomes, n = tested.outcomes, len(config.predict)
-    contest = _contest(champion, models[:n], outcomes, seed=config.training.seed)
-    if contest["worse"].any():
-        return _Judged(models[n:], outcomes[n:], contest)
-    return _Judged(models[:n], outcomes[:n], contest)
-
-
-def _contest(
-    champion: Trained | None, grown: list[Model], outcomes: list[pl.LazyFrame], *, seed: int
-) -> pl.DataFrame:
-    """Each behaviour's loss of the new trees over that of the champion's; no rows without one.
-
-    Args:
-        champion: whose models come after the new ones in `outcomes`.
-        grown: the new models.
-        outcomes: of the new models, then of the champion's, on the test window.
-        seed: of the bootstrap.
-
-    Returns:
-        behaviour, champion (its version), difference (nats a pair), low, high (95% of the
-        bootstrap over users), worse (whether all of it is above zero).
-    """
-    if champion is None:
-        return pl.DataFrame(schema=CONTEST)
-    rows = []
-    for model, *contestants in zip(grown, outcomes, outcomes[len(grown) :], strict=False):
-        new, old = (one.select("user", "happened", "probability").collect() for one in contestants)
-        difference, low, high = loss_difference(
-            new.get_column("user").to_numpy(),
-            new.get_column("happened").to_numpy(),
-            new.get_column("probability").to_numpy(),
-            old.get_column("probability").to_numpy(),
-            seed=seed,
-        )
-        rows.append((model.behaviour, champion.version, difference, low, high, low > 0))
-    return pl.DataFrame(rows, CONTEST, orient="row")
-
-
 def grow_model(
     config: Config, behaviour: str, examples: Sequence[Mapping[str, Sequence[Example]]]
 ) -> Model:
@@ -375,31 +294,3 @@ def hyperparameters(config: Config) -> Hyperparameters:
         bagging_fraction=options.bagging_fraction,
         rankers=options.rankers,
     )
-
-
-def _calibrated(model: Model, outcome: pl.LazyFrame, state: State) -> Model:
-    return _ordered(_calibrate(model, outcome), outcome, state)
-
-
-def _calibrate(model: Model, outcome: pl.LazyFrame) -> Model:
-    score, happened = (
-        column.to_numpy() for column in outcome.select("score", "happened").collect()
-    )
-    calibration = Calibration.fit(score, happened)
-    threshold = best_f1_threshold(happened, calibration(score))
-    return model.calibrated(calibration, threshold)
-
-
-def _ordered(model: Model, outcome: pl.LazyFrame, state: State) -> Model:
-    """The same, ordered by its classifier where that orders the window's lists better.
-
-    Where few users have a positive, a ranker learns more of chance than of order.
-    """
-    targets = state.material.targets(model.behaviour, state.as_of)
-    said = outcome.select("user", "item", "order", "score").collect()
-    by_ranker, by_classifier = (
-        ranking_metrics(placed(targets, said, said.get_column(name).to_numpy()))
-        for name in ("order", "score")
-    )
-    better = by_classifier["ndcg@10"] > by_ranker["ndcg@10"]
-    return replace(model, ordered_by="classifier") if better else model

@@ -19,11 +19,12 @@ from jobs import doctor, gates, models, nights, publish
 from jobs.campaigns.files import tell
 from jobs.config_sections import RetentionConfig
 from jobs.errors import GateRefused
+from jobs.judging import CONTEST
 from jobs.manifest import MANIFEST, Damaged, seal, sha256
 from jobs.metrics_file import FILE, reported
 from jobs.nightly import Night
 from jobs.retention import DAY, removable
-from jobs.training import CONTEST, Trained
+from jobs.training import Trained
 from rank.calibrate import Calibration
 from rank.examples import Example
 from rank.model import Model

@@ -10,9 +10,10 @@ from pages import cells, measured, outside, seen, tables_of
 from selectolax.lexbor import LexborHTMLParser
 
 from jobs.figures import by_generator
+from jobs.judging import CONTEST
 from jobs.page import cell
 from jobs.report import by_group, by_segment, gains, render, write_report
-from jobs.training import CONTEST, Trained
+from jobs.training import Trained
 from rank.examples import Example
 from rank.metrics import probability_metrics
 from rank.model import Model

@@ -15,10 +15,11 @@ from embed import Encoder
 from index.snapshot import Snapshot
 from jobs import models, nightly
 from jobs.examples import examples_of
+from jobs.judging import _ordered
 from jobs.outcomes import outcomes_of
 from jobs.propensity import people_of
 from jobs.state import Material, State
-from jobs.training import SCRATCH, Trained, _ordered, train_models
+from jobs.training import SCRATCH, Trained, train_models
 from rank.examples import joined
 from rank.labels import labels
 from rank.windows import training_windows
