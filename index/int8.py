@@ -25,7 +25,7 @@ LARGEST = 127
 LEAST_VECTORS = 20_000
 BLOCK = 512
 COLUMNS_PER_BLOCK = 2048
-ROWS_PER_BLOCK = 2**16
+ROWS_PER_BLOCK = 2**13
 # One vector of so many is looked at first, to guess how near the nearest are.
 SAMPLED = 48
 # A query may have so many times the proposals that were guessed.

@@ -110,7 +110,9 @@ class Snapshot(Facts):
     @cached_property
     def text_neighbours(self) -> sp.csr_array:
         """(n_items, n_items): cosines of the few nearest whitened texts."""
-        return neighbours.strongest(self._nearest_texts, TEXT_NEIGHBOURS)
+        found = neighbours.strongest(self._nearest_texts, TEXT_NEIGHBOURS)
+        vars(self).pop("_nearest_texts")  # `similar`, where it is asked for, has come before
+        return found
 
     @cached_property
     def text_clusters(self) -> NDArray[np.int32]:
@@ -158,7 +160,7 @@ class Snapshot(Facts):
 
     @cached_property
     def _corpus_items(self) -> pl.DataFrame:
-        return neighbours.latest_first(self.item_events)
+        return self.latest if self.corpus is None else neighbours.latest_first(self.corpus)
 
     def _chosen(
         self, vectors: Vectors, chosen: NDArray[np.bool_], asked: Callable[[Ids], Vectors]
