@@ -180,8 +180,9 @@ def _cosines(known: Known, profiles: Values, pairs: pl.DataFrame) -> Values:
     whitened = latest(known.whitened_items, known.whitened_items, NEWEST)
     reviews = np.full((2, len(pairs)), np.nan, np.float32)
     if len(known.reviews):
-        reviews[0] = cosine(known.user_review_vectors[users], mine)
-        reviews[1] = cosine(profiles[users], known.item_review_vectors[items])
+        written, read = known.user_reviews, known.item_reviews
+        reviews[0] = cosine(written.vectors[written.row[users]], mine)
+        reviews[1] = cosine(profiles[users], read.vectors[read.row[items]])
     columns = [
         cosine(profiles[users], mine),
         *reviews,
@@ -218,7 +219,8 @@ def ours(known: Known, profiles: Values, groups: tuple[str, ...]) -> Assemble:
 def copied(known: Known, plain: dict[str, Assemble], pairs: pl.DataFrame) -> dict[str, Assemble]:
     """The limit of each plain way, by the bytes that it cannot do without."""
     items = pairs.get_column("item").to_numpy()
-    vectors = [known.item_vectors, known.item_review_vectors, known.whitened_items]
+    read = known.item_reviews
+    vectors = [known.item_vectors, read.vectors[read.row], known.whitened_items]
     vectors += [known.answers] if known.answers is not None else []
     rooms = [np.empty((ROOM, matrix.shape[1]), dtype=matrix.dtype) for matrix in vectors]
     finished = {name: way(pairs) for name, way in plain.items()}
@@ -264,7 +266,7 @@ def main() -> None:
     options = parser.parse_args()
     known = shop(options.users, options.items, options.width)
     pairs = candidates(known, options.shard, options.per_user)
-    profiles = known.user_review_vectors[::-1].copy()
+    profiles = known.user_reviews.vectors[known.user_reviews.row[::-1]]
     mine = partial(ours, known, profiles)
     plain = {"tables": joined(known), "cosines": gathered(known, profiles)}
     own = {"tables": mine(TABLES), "cosines": mine(COSINES), "all groups": mine(GROUPS)}

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from index.store import VectorIndex
 from jobs.state import State
 from rank.features import Alone
-from rank.known import Kind, PairTable
+from rank.known import Kind, Means, PairTable
 
 FOLDER = "state"
 CONTENTS = "contents.json"
@@ -43,7 +43,7 @@ _PASSING = {
     "is_behaviour",
     "until_event",
 }
-_RECORDS = {kind.__name__: kind for kind in (Alone, Kind, PairTable)}
+_RECORDS = {kind.__name__: kind for kind in (Alone, Kind, Means, PairTable)}
 _CSR = ("data", "indices", "indptr")
 
 

@@ -27,6 +27,7 @@ from rank.features import Features
 from rank.impressions import Shown
 from rank.known import Known, days_before
 from rank.labels import happened, sampled, within
+from rank.metrics import PAIR
 from rank.projection import Projection
 from rank.sentiment import NEUTRAL, sentiments
 
@@ -118,12 +119,11 @@ class Material:
         found = found.join(users.to_frame(), on="user", how="semi", maintain_order="left")
         if wanted.repeats:
             return found
-        past = self.inputs.events.filter(
-            pl.col("ts") < as_of, pl.col("behaviour").cast(pl.String) == behaviour
-        )
-        pair = ["user", "item"]
-        again = past.select(pair).join(found, on=pair, how="semi")  # few of all that ever happened
-        return found.join(again, on=pair, how="anti", maintain_order="left")
+        before = (pl.col("ts") < as_of) & (pl.col("behaviour").cast(pl.String) == behaviour)
+        past = self.inputs.events.select(pair=PAIR.filter(before))
+        keyed = found.with_columns(pair=PAIR)
+        again = past.join(keyed, on="pair", how="semi")  # few of all that ever happened
+        return keyed.join(again, on="pair", how="anti", maintain_order="left").drop("pair")
 
     def shown(self, behaviour: str, as_of: datetime) -> pl.DataFrame:
         """Distinct (user, item) pairs that were shown within a behaviour's horizon."""

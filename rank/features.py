@@ -38,11 +38,12 @@ def similarity(known: Known, pairs: pl.DataFrame, profiles: Values) -> Columns:
 
     users, whose = _shard(pairs)
     texts, latest = known.item_vectors, known.last_items[users, :LAST_ITEMS]
-    own = np.stack([profiles, known.user_review_vectors[users]], axis=1)
-    found = _products(own, latest, texts, whose, texts, pairs)
+    written, read, items = known.user_reviews, known.item_reviews, _items(pairs)
+    own = np.stack([profiles, written.vectors[written.row[users]]], axis=1)
+    found = _products(own, latest, texts, whose, texts, items)
     (profile, of_own), to_last = found[:2], found[2:]
-    of_items, none = known.item_review_vectors, latest[:, :0]
-    (of_reviews,) = _products(profiles[:, None], none, texts, whose, of_items, pairs)
+    asked, none, rows = profiles[:, None], latest[:, :0], read.row[items]
+    (of_reviews,) = _products(asked, none, texts, whose, read.vectors, rows)
     return {
         "cosine_profile": profile,
         "cosine_own_reviews": of_own,
@@ -280,16 +281,17 @@ def _with_latest(
     """Inner products of each of the user's latest items, as it asks, with the item's answer."""
     users, whose = _shard(pairs)
     none = np.empty((len(users), 0, asks.shape[1]), np.float32)
-    latest = _products(none, known.last_items[users, :NEWEST], asks, whose, answers, pairs)
+    recent = known.last_items[users, :NEWEST]
+    latest = _products(none, recent, asks, whose, answers, _items(pairs))
     columns = {f"{name}_{n + 1}": values for n, values in enumerate(latest)}
     return columns | {f"{name}_max": np.fmax.reduce(latest)}
 
 
 def _products(
-    queries: Values, latest: Rows, asks: Values, whose: Rows, vectors: Values, pairs: pl.DataFrame
+    queries: Values, latest: Rows, asks: Values, whose: Rows, vectors: Values, rows: Rows
 ) -> Values:
-    """(q, n) inner products of each pair's item with its user's queries; NaN: one is zero."""
+    """(q, n) inner products of each pair's vector with its user's queries; NaN: one is zero."""
     from rank.lookups import products
 
     queries = np.ascontiguousarray(queries, dtype=np.float32)
-    return np.asarray(products(queries, latest, asks, whose, vectors, _items(pairs)))
+    return np.asarray(products(queries, latest, asks, whose, vectors, rows))

@@ -228,30 +228,43 @@ class Known:
         return table
 
     @cached_property
-    def item_review_vectors(self) -> Values:
-        """(n_items, d): mean vector of an item's reviews, unit length, zero without one."""
-        return self._mean_review_vectors("item")
+    def item_reviews(self) -> "Means":
+        """The mean of an item's reviews."""
+        return self._mean_reviews("item")
 
     @cached_property
-    def user_review_vectors(self) -> Values:
-        """(n_users, d): mean vector of the user's own reviews, likewise."""
-        return self._mean_review_vectors("user")
+    def user_reviews(self) -> "Means":
+        """The mean of the user's own reviews."""
+        return self._mean_reviews("user")
 
-    def _mean_review_vectors(self, of: str) -> Values:
-        rows = self.reviews.get_column(of).to_numpy()
-        if len(rows) == 0:  # untouched, zeros take no memory
-            return np.zeros((self.size(of), self.review_vectors.shape[1]), dtype=np.float32)
-        ones, places = np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))
-        member = sp.csr_array((ones, places), shape=(self.size(of), len(rows)))
+    def _mean_reviews(self, of: str) -> "Means":
+        whose = self.reviews.get_column(of).to_numpy()
+        known, place = np.unique(whose, return_inverse=True)
+        ones, places = np.ones(len(whose), np.float32), (place, np.arange(len(whose)))
+        member = sp.csr_array((ones, places), shape=(len(known) + 1, len(whose)))
         total = np.asarray(member @ self.review_vectors, dtype=np.float32)
         length = np.linalg.norm(total, axis=1, keepdims=True)
-        zero = np.zeros_like(total)
-        return np.asarray(np.divide(total, length, out=zero, where=length > 0))
+        row = np.full(self.size(of), len(known), dtype=np.int32)
+        row[known] = np.arange(len(known), dtype=np.int32)
+        return Means(row, np.asarray(np.divide(total, length, out=total, where=length > 0)))
 
     @cached_property
     def projected_items(self) -> Values:
         """(n_items, dimensions): compressed item vectors."""
         return self.projection(self.item_vectors)
+
+
+@dataclass(frozen=True)
+class Means:
+    """The mean review of each user, or of each item.
+
+    Attributes:
+        row: (n,) the position in `vectors`.
+        vectors: (m, d) unit length or zero, as is the last, that of all who have no review.
+    """
+
+    row: NDArray[np.int32]
+    vectors: Values
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,12 @@ def bin_ratios(bins: pl.DataFrame, *, least: int = LEAST_POSITIVES) -> dict[str,
 
 def _cuts(probability: Floats, bins: int) -> dict[str, list[Rows]]:
     order = np.argsort(probability, kind="stable")
-    ascending = probability[order]
-    up_to = np.cumsum(ascending)
-    total = up_to[-1] if len(up_to) else 0.0
-    edges = np.searchsorted(up_to - ascending / 2, total * np.arange(1, bins) / bins)
+    half = probability[order]
+    middle = np.cumsum(half)
+    total = middle[-1] if len(middle) else 0.0
+    half /= 2.0  # in place: there may be ten million
+    middle -= half
+    edges = np.searchsorted(middle, total * np.arange(1, bins) / bins)
     return {"pairs": np.array_split(order, bins), "expected": np.split(order, edges)}
 
 

@@ -55,13 +55,14 @@ def test_nothing_known_gives_empty_answers(known: Known) -> None:
 
 
 def test_mean_review_vectors_are_unit_length_or_zero(known: Known) -> None:
-    for of, means in (("user", known.user_review_vectors), ("item", known.item_review_vectors)):
+    for of, found in (("user", known.user_reviews), ("item", known.item_reviews)):
+        means = found.vectors[found.row]
         rows = known.reviews.get_column(of).to_numpy()
         for row, mean in enumerate(means):
             total = known.review_vectors[rows == row].astype(np.float64).sum(axis=0)
             length = np.linalg.norm(total)
             np.testing.assert_allclose(mean, total / length if length else 0 * total, atol=1e-6)
-    assert not known.user_review_vectors[-1].any()
+    assert not known.user_reviews.vectors[known.user_reviews.row[-1]].any()
 
 
 def test_the_usual_price_is_weighted_and_skips_items_without_one(known: Known) -> None:
