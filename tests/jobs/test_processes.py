@@ -86,7 +86,7 @@ def test_two_processes_end_and_are_started_again_and_write_the_same_bytes(
     begun: Shop, by_one: dict[str, bytes]
 ) -> None:
     shop = copy_of(begun, 2, "two")
-    code, said, log = shop("resume", workers_killed_at="score:000000")
+    code, said, log = shop("resume", workers_killed_at="score:0")
     assert (code, said["status"]) == (5, "resources")
     assert "was ended by SIGKILL" in log
     assert "nightrank resume" in log

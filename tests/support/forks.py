@@ -180,7 +180,8 @@ def command(
         words: after the command's name.
         out: path of the files without their suffix.
         signal_at: the process gets a SIGTERM when this step is noted.
-        workers_killed_at: likewise, and those that score for it a SIGKILL.
+        workers_killed_at: those that score for it get a SIGKILL when a step is noted whose name
+            begins so: which of several shards is the first to be done, nobody knows.
         largest_file: bytes; a write beyond them fails as one on a full disk does.
         terminal: whether standard error is one.
     """
@@ -191,9 +192,14 @@ def command(
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     sys.argv = ["nightrank", *words]
-    acts = {f"after {signal_at}": partial(_send, signal.SIGTERM)}
-    acts[f"after {workers_killed_at}"] = _kill_workers
-    _at_boundaries(lambda boundary: acts.get(boundary, lambda: None)())
+
+    def act(boundary: str) -> None:
+        if boundary == f"after {signal_at}":
+            _send(signal.SIGTERM)
+        if workers_killed_at and boundary.startswith(f"after {workers_killed_at}"):
+            _kill_workers()
+
+    _at_boundaries(act)
     cli.main()
 
 
