@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from nights import read, write_night
 
-from jobs import gates, models, nightly, publish, training
+from jobs import gates, models, nightly, outcomes, publish
 from jobs.config_sections import GatesConfig
 from jobs.errors import GateRefused
 from jobs.manifest import Damaged
@@ -207,7 +207,7 @@ def test_a_model_of_shuffled_labels_is_refused_and_the_last_night_stays(
         ),
         started_at=night.started_at + timedelta(seconds=1),
     )
-    monkeypatch.setattr(training, "labels", shuffled)
+    monkeypatch.setattr(outcomes, "labels", shuffled)
     with pytest.raises(GateRefused, match=r"normalised_entropy of (click|purchase) is"):
         nightly.run(worse)
     assert (night.home / publish.CURRENT).resolve() == outcome.scores

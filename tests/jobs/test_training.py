@@ -166,7 +166,7 @@ def test_one_window_at_a_time_is_held_and_nothing_is_left(
 def matrices() -> int:
     """The number of snapshots in memory."""
     gc.collect()
-    return sum(isinstance(found, Snapshot) for found in gc.get_objects())
+    return sum(type(found) is Snapshot for found in gc.get_objects())
 
 
 def test_a_window_whose_horizon_is_not_over_gives_no_labels(
