@@ -46,9 +46,9 @@ def order_metrics(config: Config, outcomes: Mapping[str, pl.LazyFrame]) -> pl.Da
 
 def _order(outcome: pl.LazyFrame, implied: pl.LazyFrame) -> dict[str, float]:
     columns = ("user", "item", "probability", "happened")
-    both = outcome.select(columns).join(
-        implied.select(columns), on=["user", "item"], suffix="_implied", maintain_order="left"
-    )
+    mine, others = (frame.select(columns).collect() for frame in (outcome, implied))
+    joined = mine.join(others, on=["user", "item"], suffix="_implied", maintain_order="left")
+    both = joined.rechunk()  # parts that end elsewhere would be added up in another order
     excess = pl.col("probability") - pl.col("probability_implied")
     followed = pl.col("happened_implied").filter(pl.col("happened"))
     values = both.select(
@@ -57,4 +57,4 @@ def _order(outcome: pl.LazyFrame, implied: pl.LazyFrame) -> dict[str, float]:
         order_excess=excess.clip(lower_bound=0.0).mean(),
         order_observed=followed.mean(),
     )
-    return values.fill_null(float("nan")).collect().row(0, named=True)
+    return values.fill_null(float("nan")).row(0, named=True)

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -99,3 +100,21 @@ def test_without_implications_there_is_no_row(tmp_path: Path) -> None:
     found = order_metrics(load(tmp_path, "{}", view=7, buy=7), {})
     assert found.is_empty()
     assert found.columns == ["behaviour", "model", "segment", "metric", "value"]
+
+
+def test_parts_in_files_give_the_same_bits_each_time(tmp_path: Path) -> None:
+    config = load(tmp_path, '{ buy = "view" }', view=7, buy=7)
+    rng, parts = np.random.default_rng(0), {}
+    for name in ("view", "buy"):
+        paths = [tmp_path / f"{name} {number}.arrow" for number in range(9)]
+        for number, path in enumerate(paths):
+            pair = np.indices((50, 20)).reshape(2, -1).astype(np.int32)
+            columns = {
+                "user": pair[0] + 50 * number,
+                "item": pair[1],
+                "probability": rng.random(1000),
+            }
+            pl.DataFrame(columns).with_columns(happened=pl.col("item") == 0).write_ipc(path)
+        parts[name] = pl.scan_ipc(paths)
+    found = [order_metrics(config, parts) for _ in range(40)]
+    assert all(found[0].equals(again) for again in found)
