@@ -37,7 +37,6 @@ _PARTS: dict[str, Callable[[State], object]] = {
 _PASSING = {
     "_asking",
     "_known",
-    "_nearest_texts",
     "age",
     "event_age",
     "is_behaviour",

@@ -45,7 +45,7 @@ def calibrate_all(
     of_new = outcomes[: len(config.predict)]
     return Calibrated(
         models=[
-            _calibrated(model, outcome, state)
+            _ordered(calibrate(model, outcome), outcome, state)
             for model, outcome in zip(models, outcomes, strict=True)
         ],
         baselines=[
@@ -122,10 +122,6 @@ def _contest(
         )
         rows.append((model.behaviour, champion, difference, low, high, low > 0))
     return pl.DataFrame(rows, CONTEST, orient="row")
-
-
-def _calibrated(model: Model, outcome: pl.LazyFrame, state: State) -> Model:
-    return _ordered(calibrate(model, outcome), outcome, state)
 
 
 def calibrate(model: Model, outcome: pl.LazyFrame) -> Model:

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rank.examples import Example, Labels, Objective
+from rank.examples import Example, Objective
+from rank.metrics import Labels
 
 
 def dataset(
@@ -74,10 +75,10 @@ class _Rows(lightgbm.Sequence):
 
     def __init__(self, example: Example, rows: Labels) -> None:
         self.example, self.rows = example, rows
-        self.batch_size = len(self)
+        self.batch_size = int(rows.sum())  # all at once: they are in memory together
 
     def __len__(self) -> int:
-        return int(self.rows.sum())
+        return self.batch_size
 
     def __getitem__(self, index: int | slice | list[int]) -> NDArray[np.floating]:
         found = _matrix(self)[index]

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-Labels = NDArray[np.bool_]
+from rank.metrics import Labels
+
 Objective = Literal["binary", "lambdarank"]
 
 

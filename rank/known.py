@@ -10,6 +10,7 @@ import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from rank.metrics import PAIR
 from rank.projection import Projection
 
 if TYPE_CHECKING:
@@ -217,9 +218,8 @@ class Known:
     @cached_property
     def last_items(self) -> NDArray[np.int32]:
         """(n_users, LAST_ITEMS): the user's latest distinct items, newest first, padded with -1."""
-        pair = pl.col("user").cast(pl.Int64) * 2**32 + pl.col("item")
         newest_first = self.events.select("user", "item").reverse()
-        distinct = newest_first.filter(pair.is_first_distinct())
+        distinct = newest_first.filter(PAIR.is_first_distinct())
         place = distinct.select(pl.int_range(pl.len()).over("user")).to_series().to_numpy()
         kept = place < LAST_ITEMS
         table = np.full((len(self.users), LAST_ITEMS), -1, dtype=np.int32)

@@ -7,27 +7,15 @@ import lightgbm
 import numpy as np
 import polars as pl
 import pytest
+from growing import PARAMETERS as GROWN
 from polars.testing import assert_frame_equal
 
 from rank.datasets import dataset
 from rank.examples import Example, Objective, joined
 from rank.logistic import Logistic
-from rank.trees import Hyperparameters, _parameters, grow
+from rank.trees import _parameters, grow
 
-PARAMETERS = Hyperparameters(
-    learning_rate=0.1,
-    num_leaves=15,
-    min_rows_per_leaf=20,
-    min_positives_per_leaf=1.0,
-    max_rounds=25,
-    early_stopping_rounds=10,
-    seed=1,
-    threads=1,
-    l2=0.0,
-    feature_fraction=0.7,
-    bagging_fraction=0.8,
-    rankers=2,
-)
+PARAMETERS = replace(GROWN, num_leaves=15, max_rounds=25, rankers=2)
 NAMES = ["item_pc_0", "user_pc_0", "cosine_profile", "price", "constant"]
 
 

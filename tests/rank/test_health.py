@@ -1,26 +1,18 @@
 """Ranges seen in training, and what lies outside of them or is not known."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
+from growing import PARAMETERS as GROWN
 
 from rank.examples import Example
 from rank.health import count, seen_range, shares
-from rank.trees import Hyperparameters, grow
+from rank.trees import grow
 
-PARAMETERS = Hyperparameters(
-    learning_rate=0.1,
-    num_leaves=4,
-    min_rows_per_leaf=5,
-    min_positives_per_leaf=1.0,
-    max_rounds=5,
-    early_stopping_rounds=5,
-    seed=0,
-    threads=1,
-    l2=0.0,
-    feature_fraction=0.7,
-    bagging_fraction=0.8,
-    rankers=1,
+PARAMETERS = replace(
+    GROWN, num_leaves=4, min_rows_per_leaf=5, max_rounds=5, early_stopping_rounds=5, seed=0
 )
 
 

@@ -6,6 +6,7 @@ import lightgbm
 import numpy as np
 import polars as pl
 import pytest
+from growing import PARAMETERS
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -15,26 +16,10 @@ from rank.labels import weights
 from rank.model import Model
 from rank.trees import (
     SEEDS_APART,
-    Hyperparameters,
     TooFewPositives,
     _parameters,
     grow,
     try_loading,
-)
-
-PARAMETERS = Hyperparameters(
-    learning_rate=0.1,
-    num_leaves=7,
-    min_rows_per_leaf=20,
-    min_positives_per_leaf=1.0,
-    max_rounds=60,
-    early_stopping_rounds=10,
-    seed=1,
-    threads=1,
-    l2=0.0,
-    feature_fraction=0.7,
-    bagging_fraction=0.8,
-    rankers=1,
 )
 
 

@@ -5,26 +5,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from growing import PARAMETERS as GROWN
 from scipy.special import expit
 
 from rank.examples import Example
 from rank.propensity import LEAST, Propensity
-from rank.trees import Hyperparameters
 
-PARAMETERS = Hyperparameters(
-    learning_rate=0.1,
-    num_leaves=7,
-    min_rows_per_leaf=50,
-    min_positives_per_leaf=1.0,
-    max_rounds=200,
-    early_stopping_rounds=10,
-    seed=1,
-    threads=1,
-    l2=0.0,
-    feature_fraction=0.7,
-    bagging_fraction=0.8,
-    rankers=1,
-)
+PARAMETERS = replace(GROWN, min_rows_per_leaf=50, max_rounds=200)
 
 
 def people(n: int, seed: int) -> tuple[Example, np.ndarray]:
