@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index import kinds
 from index.kinds import EFFORTS, Choice, Kind
@@ -33,9 +34,14 @@ DEFAULT = Indexing()
 
 
 def choose(
-    ids: Ids, vectors: Vectors, indexing: Indexing, *, asked: Callable[[int], Vectors]
+    ids: Ids,
+    vectors: Vectors,
+    indexing: Indexing,
+    *,
+    asked: Callable[[int], Vectors],
+    chosen: NDArray[np.bool_] | None = None,
 ) -> VectorIndex:
-    """An index of the vectors that is exact, or the first kind that finds enough.
+    """An index of the chosen vectors that is exact, or the first kind that finds enough.
 
     Each kind searches harder and harder until it finds enough; where it never does, it is refused
     and the next is tried. Where all are refused, the search is exact.
@@ -46,18 +52,19 @@ def choose(
         indexing: what is enough.
         asked: gives up to so many queries (q, d), such as will be asked; zero rows are left out.
             Where none are left, vectors of the corpus are asked instead.
+        chosen: (n,) whether a row takes part; None: all do.
     """
-    exact = VectorIndex.build(ids, vectors)
+    exact = VectorIndex.build(ids, vectors, chosen)
     if len(exact) <= indexing.exact_up_to:
         return exact
     queries = asked(indexing.sample)
     queries = queries[queries.any(axis=1)]
     if len(queries) == 0:
-        queries = exact.vectors[evenly(len(exact), indexing.sample)]
+        queries = vectors[exact.rows[evenly(len(exact), indexing.sample)]]
     nearest = exact.search(queries, RECALL_AT)[1]
     refused: tuple[str, ...] = ()
     for kind in indexing.kinds:
-        proposing = kinds.make(kind, exact.vectors)
+        proposing = kinds.make(kind, vectors[exact.rows])
         for effort in EFFORTS:
             choice = Choice(kind, effort, 0.0, len(queries), refused)
             tried = replace(exact, proposing=proposing, choice=choice)

@@ -80,20 +80,21 @@ class Int8Vectors:
     length: float
 
     @classmethod
-    def of(cls, vectors: Floats) -> "Int8Vectors":
-        """Round vectors (n, d) of any lengths; none is zero."""
+    def of(cls, vectors: Floats, rows: Rows) -> "Int8Vectors":
+        """Round the vectors (m, d) of some rows (n,), of any lengths; none is zero."""
         import torch
 
-        n, d = vectors.shape
+        n, d = len(rows), vectors.shape[1]
         drawn = np.random.default_rng(0).standard_normal((d, d))
         rotation = np.linalg.qr(drawn)[0].astype(np.float32)
         codes, steps = np.empty((n, d), dtype=np.int8), np.empty(n, dtype=np.float32)
         off = length = 0.0
         for start in range(0, n, ROWS_PER_BLOCK):
             block = slice(start, start + ROWS_PER_BLOCK)
-            codes[block], steps[block], differences = _rounded(vectors[block] @ rotation)
+            exactly = vectors[rows[block]]
+            codes[block], steps[block], differences = _rounded(exactly @ rotation)
             off = max(off, float(differences.max()))
-            length = max(length, float(np.linalg.norm(vectors[block], axis=1).max()))
+            length = max(length, float(np.linalg.norm(exactly, axis=1).max()))
         return cls(rotation, torch.from_numpy(codes), steps, off, length)
 
     def nearest(

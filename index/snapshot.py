@@ -166,15 +166,16 @@ class Snapshot(Facts):
         self, vectors: Vectors, chosen: NDArray[np.bool_], asked: Callable[[Ids], Vectors]
     ) -> VectorIndex:
         """An index of the chosen rows, fit for what users with a history would ask."""
-        ids = np.flatnonzero(chosen).astype(np.int32)
         active = np.unique(self.events.get_column("user").to_numpy())
 
         def sampled(most: int) -> Vectors:
             return asked(active[evenly(len(active), most)])
 
-        return choose(ids, vectors[ids], self.indexing, asked=sampled).on_best_device()
+        ids = np.arange(len(vectors), dtype=np.int32)
+        index = choose(ids, vectors, self.indexing, asked=sampled, chosen=chosen)
+        return index.on_best_device()
 
 
 def _exact(vectors: Vectors, chosen: NDArray[np.bool_]) -> VectorIndex:
-    ids = np.flatnonzero(chosen).astype(np.int32)
-    return VectorIndex.build(ids, vectors[ids]).on_best_device()
+    ids = np.arange(len(vectors), dtype=np.int32)
+    return VectorIndex.build(ids, vectors, chosen).on_best_device()

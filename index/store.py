@@ -1,4 +1,4 @@
-"""FAISS indexes together with the ids and vectors of their rows, saved and loaded as one."""
+"""Search over rows of a matrix, by FAISS and with the caller's ids, saved and loaded as one."""
 
 import hashlib
 import json
@@ -23,6 +23,8 @@ Vectors = NDArray[np.float32]
 # many queries: fewer make the matrix product slower.
 CELLS_PER_BLOCK = 2**23
 LEAST_QUERIES = 1024
+# What is searched through is given to FAISS in blocks of so many numbers.
+NUMBERS_PER_BLOCK = 2**24
 _BELOW_SIGN = np.int32(2**31 - 1)
 
 
@@ -34,36 +36,47 @@ class DamagedIndex(Exception):
 class VectorIndex:
     """Inner-product search over unit vectors, answering with the caller's ids.
 
-    One FAISS index proposes rows; their similarities are then computed pair by pair from the
-    vectors, so that a similarity depends on the two vectors alone: on no other query of the call,
-    no number of threads and no kind of search. Best first, and among equals the smaller id. Which
-    of several that equal the last one are found, FAISS decides. Exact search is by bytes where
-    that is faster, see `index.int8`, with the same answers; there the smaller ids are found.
+    FAISS proposes rows; their similarities are then computed pair by pair from the vectors, so that
+    a similarity depends on the two vectors alone: on no other query of the call, no number of
+    threads and no kind of search. Best first, and among equals the smaller id. Which of several
+    that equal the last one are found, FAISS decides. Exact search is by bytes where that is faster,
+    see `index.int8`, with the same answers; there the smaller ids are found.
+
+    The vectors are the caller's own, not a copy: nothing may be written to them.
 
     Attributes:
         ids: (n,) the id of each indexed row.
-        flat: FAISS's IndexFlatIP; row r holds the vector of `ids[r]`.
-        proposing: the FAISS index that proposes, of the same rows; None: `flat` itself.
+        rows: (n,) where its vector is.
+        vectors: (m, d) float32; those of other rows are not looked at.
+        proposing: the FAISS index that proposes, of the n rows; None: all are searched through.
         choice: of which kind that is, and how hard it searches.
         on_device: a copy of what proposes, on GPUs.
     """
 
     ids: Ids
-    flat: Any
+    rows: NDArray[np.int64]
+    vectors: Vectors
     proposing: Any = None
     choice: Choice = EXACT
     on_device: Any = None
 
     @classmethod
-    def build(cls, ids: Ids, vectors: Vectors) -> "VectorIndex":
-        """Index those rows of `vectors` (n, d) that are not zero: a zero row means "no text".
+    def build(
+        cls, ids: Ids, vectors: Vectors, chosen: NDArray[np.bool_] | None = None
+    ) -> "VectorIndex":
+        """Index the chosen rows that are not zero: a zero row means "no text".
 
         The search is exact; see `index.choice` for large corpora.
+
+        Args:
+            ids: (m,) the id of each row.
+            vectors: (m, d).
+            chosen: (m,) whether a row takes part; None: all do.
         """
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         present = vectors.any(axis=1)
-        flat = import_faiss().IndexFlatIP(vectors.shape[1])
-        flat.add(np.ascontiguousarray(vectors[present], dtype=np.float32))
-        return cls(ids=np.asarray(ids, dtype=np.int32)[present], flat=flat)
+        rows = np.flatnonzero(present if chosen is None else present & chosen)
+        return cls(np.asarray(ids, dtype=np.int32)[rows], rows, vectors)
 
     def __post_init__(self) -> None:
         if self.proposing is not None:
@@ -71,13 +84,6 @@ class VectorIndex:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    @property
-    def vectors(self) -> Vectors:
-        """(n, d): the indexed vectors; read them, and only while the index is there."""
-        shape = (self.flat.ntotal, self.flat.d)
-        found: Vectors = import_faiss().rev_swig_ptr(self.flat.get_xb(), shape[0] * shape[1])
-        return found.reshape(shape)
 
     def on_best_device(self) -> "VectorIndex":
         """The same index, whose proposals come from all GPUs where faiss-gpu finds one.
@@ -89,7 +95,8 @@ class VectorIndex:
             return self
         if self.choice.kind not in ("exact", "ivf"):
             return self
-        return replace(self, on_device=faiss.index_cpu_to_all_gpus(self.proposing or self.flat))
+        proposing = self.proposing or self._flat()
+        return replace(self, on_device=faiss.index_cpu_to_all_gpus(proposing))
 
     def search(self, queries: Vectors, k: int) -> tuple[Ids, Vectors]:
         """The `k` nearest ids of each query and their similarities, best first.
@@ -133,11 +140,32 @@ class VectorIndex:
         return ids, similarities
 
     def _proposed(self, asked: Vectors, k: int) -> NDArray[np.int64]:
-        proposing = self.on_device or self.proposing or self.flat
-        rows: NDArray[np.int64] = proposing.search(
-            asked, min(kinds.proposed(self.choice, k), len(self))
-        )[1]
-        return rows
+        """(q, p) places among the indexed rows, p >= k."""
+        p = min(kinds.proposed(self.choice, k), len(self))
+        proposing = self.on_device or self.proposing
+        if proposing is None:
+            return self._nearest_of_all(asked, p)
+        found: NDArray[np.int64] = proposing.search(asked, p)[1]
+        return found
+
+    def _nearest_of_all(self, asked: Vectors, k: int) -> NDArray[np.int64]:
+        """Likewise, by FAISS's exact search, which is given block after block of the vectors."""
+        faiss = import_faiss()
+        inner = faiss.METRIC_INNER_PRODUCT
+        if len(self) == len(self.vectors):
+            found: NDArray[np.int64] = faiss.knn(asked, self.vectors, k, inner)[1]
+            return found
+        best = faiss.ResultHeap(len(asked), k, keep_max=True)
+        size = max(NUMBERS_PER_BLOCK // self.vectors.shape[1], k)
+        room = np.empty((min(size, len(self)), self.vectors.shape[1]), dtype=np.float32)
+        for start in range(0, len(self), size):
+            rows = self.rows[start : start + size]
+            block = np.take(self.vectors, rows, axis=0, out=room[: len(rows)], mode="clip")
+            similarities, places = faiss.knn(asked, block, min(k, len(block)), inner)
+            best.add_result(similarities, places + start)
+        best.finalize()
+        found = best.I
+        return found
 
     def _in_bytes(self, k: int) -> Int8Vectors | None:
         """What answers queries by bytes; None where floats are faster."""
@@ -147,29 +175,35 @@ class VectorIndex:
 
     @cached_property
     def _int8(self) -> Int8Vectors:
-        return Int8Vectors.of(self.vectors)
+        return Int8Vectors.of(self.vectors, self.rows)
 
-    def _best(self, asked: Vectors, rows: NDArray[np.int64], k: int) -> tuple[Ids, Vectors]:
-        """The `k` nearest among the rows (q, p) that were proposed, p >= k."""
-        similarities = self._similarities(asked, rows)
-        found = np.where(rows >= 0, self.ids[rows], -1)
+    def _best(self, asked: Vectors, places: NDArray[np.int64], k: int) -> tuple[Ids, Vectors]:
+        """The `k` nearest among the indexed rows (q, p) that were proposed, p >= k."""
+        similarities = self._similarities(asked, places)
+        found = np.where(places >= 0, self.ids[places], -1)
         keys = np.sort(np.partition(_key(similarities, found), k - 1, axis=1)[:, :k], axis=1)
         return _unkeyed(keys)
 
-    def _similarities(self, asked: Vectors, rows: NDArray[np.int64]) -> Vectors:
-        """(q, p): inner product of each query with the vectors of its rows; -inf where -1."""
+    def _similarities(self, asked: Vectors, places: NDArray[np.int64]) -> Vectors:
+        """(q, p): inner product of each query with the vectors at its places; -inf where -1."""
         faiss = import_faiss()
+        rows = np.where(places >= 0, self.rows[places], -1)
         found = np.empty(rows.shape, dtype=np.float32)
-        to, of, at = (faiss.swig_ptr(array) for array in (found, asked, rows))
-        vectors, dimension = self.flat.get_xb(), self.flat.d
-        faiss.fvec_inner_products_by_idx(to, of, vectors, at, dimension, *rows.shape)
+        to, of, vectors, at = map(faiss.swig_ptr, (found, asked, self.vectors, rows))
+        faiss.fvec_inner_products_by_idx(to, of, vectors, at, self.vectors.shape[1], *rows.shape)
         return found
+
+    def _flat(self) -> Any:
+        """FAISS's index of the vectors; row r holds the one of `ids[r]`."""
+        flat = import_faiss().IndexFlatIP(self.vectors.shape[1])
+        flat.add(self.vectors[self.rows])
+        return flat
 
     def save(self, folder: Path) -> None:
         """Write the index, its ids and a manifest of SHA-256 checksums into `folder`."""
         faiss = import_faiss()
         folder.mkdir(parents=True, exist_ok=True)
-        faiss.write_index(self.flat, str(folder / "vectors.faiss"))
+        faiss.write_index(self._flat(), str(folder / "vectors.faiss"))
         if self.proposing is not None:
             faiss.write_index(self.proposing, str(folder / "proposing.faiss"))
         np.save(folder / "ids.npy", self.ids)
@@ -185,25 +219,17 @@ class VectorIndex:
             DamagedIndex: a file is missing or differs from its checksum.
         """
         _check(folder)
-        return cls._read(folder)
-
-    @classmethod
-    def mapped(cls, folder: Path) -> "VectorIndex":
-        """As `load`, with the vectors left on disk: processes that read them share the memory.
-
-        Files are not compared with their checksums, which would read all of them.
-        """
-        return cls._read(folder, import_faiss().IO_FLAG_MMAP_IFC)
-
-    @classmethod
-    def _read(cls, folder: Path, *how: int) -> "VectorIndex":
-        read = import_faiss().read_index
+        faiss = import_faiss()
         told = json.loads((folder / "choice.json").read_text())
         choice = Choice(**{**told, "refused": tuple(told["refused"])})
+        flat = faiss.read_index(str(folder / "vectors.faiss"), faiss.IO_FLAG_MMAP_IFC)
         return cls(
             ids=np.load(folder / "ids.npy", allow_pickle=False),
-            flat=read(str(folder / "vectors.faiss"), *how),
-            proposing=None if choice.kind == "exact" else read(str(folder / "proposing.faiss")),
+            rows=np.arange(flat.ntotal),
+            vectors=flat.reconstruct_n(0, flat.ntotal),
+            proposing=None
+            if choice.kind == "exact"
+            else faiss.read_index(str(folder / "proposing.faiss")),
             choice=choice,
         )
 

@@ -1,12 +1,12 @@
 """What has been computed of a state, in files that every process of a run maps into its memory.
 
 What a shard of users reads is held by cached properties of the state and of its parts. `save`
-writes their values as arrays and FAISS indexes, and `opened` puts them back, so that nothing of
+writes their values, most of them as arrays, and `opened` puts them back, so that nothing of
 it is computed again. Pages of a file are in memory once, however many processes map it.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from functools import cached_property
@@ -15,11 +15,16 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
+from index.kinds import Choice
+from index.library import import_faiss
 from index.store import VectorIndex
 from jobs.state import State
 from rank.features import Alone
 from rank.known import Kind, Means, PairTable
+
+Array = NDArray[Any]
 
 FOLDER = "state"
 CONTENTS = "contents.json"
@@ -43,6 +48,8 @@ _PASSING = {
     "until_event",
 }
 _RECORDS = {kind.__name__: kind for kind in (Alone, Kind, Means, PairTable)}
+# Of a snapshot: they lie in the run's folder already.
+_GIVEN = ("item_vectors", "review_vectors")
 _CSR = ("data", "indices", "indptr")
 
 
@@ -59,23 +66,18 @@ def compute(state: State) -> None:
             getattr(state.evidence, name)
 
 
-def save(state: State, folder: Path, *, indexes: Mapping[str, Path]) -> list[Path]:
-    """Write what a state holds by now; array after array, so that nothing is copied as a whole.
+def save(state: State, folder: Path) -> list[Path]:
+    """Write what a state holds by now (see `compute`), but not the vectors that it was given.
 
-    Args:
-        state: see `compute`.
-        folder: where.
-        indexes: of the snapshot's indexes, by name, those that are saved already, and where.
+    Array after array, so that nothing is copied as a whole.
 
     Returns:
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     writer = _Writer(folder)
-    for name, place in indexes.items():
-        writer.known[id(getattr(state.snapshot, name))] = {
-            "index": str(place.relative_to(folder.parent))
-        }
+    for name in _GIVEN:
+        writer.known[_place(getattr(state.snapshot, name))] = {"given": name}
     contents: dict[str, dict[str, Any]] = {}
     for part, of in _PARTS.items():
         contents[part] = {}
@@ -92,7 +94,7 @@ def save(state: State, folder: Path, *, indexes: Mapping[str, Path]) -> list[Pat
 def opened(state: State, folder: Path) -> State:
     """A new state with the values that `save` wrote, mapped; the caller has verified the files."""
     contents = json.loads((folder / CONTENTS).read_text())
-    reader = _Reader(folder)
+    reader = _Reader(folder, state)
     for part, of in _PARTS.items():
         values = {name: reader.value(node) for name, node in contents[part].items()}
         if values:
@@ -109,6 +111,12 @@ def _explained(state: State) -> bool:
     return state.material.config.scoring.reasons_per_user > 0
 
 
+def _place(array: Array) -> tuple[object, ...]:
+    """What tells an array from others, whatever views there are of it."""
+    told = array.__array_interface__
+    return told["data"][0], told["shape"], told["typestr"], array.strides
+
+
 def _cached(part: object) -> list[str]:
     """Names of the cached properties of an object."""
     names = (name for kind in type(part).__mro__ for name in vars(kind))
@@ -120,7 +128,7 @@ class _Writer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.known: dict[int, dict[str, Any]] = {}
+        self.known: dict[tuple[object, ...], dict[str, Any]] = {}
         self._name, self._count = "", 0
 
     def begin(self, name: str) -> None:
@@ -133,10 +141,13 @@ class _Writer:
         Raises:
             _OtherKindError: it is of no kind that is kept.
         """
-        if isinstance(value, np.ndarray | VectorIndex):
-            if id(value) not in self.known:
-                self.known[id(value)] = self._write(value)
-            return self.known[id(value)]
+        if isinstance(value, np.ndarray):
+            place = _place(value)
+            if place not in self.known:
+                self.known[place] = self._array(value)
+            return self.known[place]
+        if isinstance(value, VectorIndex):
+            return self._index(value)
         if isinstance(value, sp.csr_array):
             parts = {name: self.node(getattr(value, name)) for name in _CSR}
             return {"csr": parts, "shape": list(map(int, value.shape))}
@@ -151,24 +162,42 @@ class _Writer:
             return {"plain": value}
         raise _OtherKindError
 
-    def _write(self, value: Any) -> dict[str, Any]:
-        name = f"{self._name}.{self._count}"
+    def _array(self, value: Array) -> dict[str, Any]:
+        name = self._next("npy")
+        np.save(self.folder / name, value, allow_pickle=False)
+        return {"array": name}
+
+    def _index(self, index: VectorIndex) -> dict[str, Any]:
+        of = {name: self.node(getattr(index, name)) for name in ("ids", "rows", "vectors")}
+        of["choice"] = self.node(index.choice)
+        proposing = None
+        if index.proposing is not None:
+            proposing = self._next("faiss")
+            import_faiss().write_index(index.proposing, str(self.folder / proposing))
+        return {"index": of, "proposing": proposing}
+
+    def _next(self, suffix: str) -> str:
         self._count += 1
-        if isinstance(value, VectorIndex):
-            value.save(self.folder / name)
-            return {"index": f"{self.folder.name}/{name}"}
-        np.save(self.folder / f"{name}.npy", value, allow_pickle=False)
-        return {"array": f"{name}.npy"}
+        return f"{self._name}.{self._count - 1}.{suffix}"
 
 
 class _Reader:
     """Reads what `_Writer` wrote, likewise each array once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._known: dict[str, Any] = {}
+    def __init__(self, folder: Path, state: State) -> None:
+        self.folder, self._state = folder, state
+        self._known: dict[str, Array] = {}
 
     def value(self, node: dict[str, Any]) -> Any:
+        if "given" in node:
+            return getattr(self._state.snapshot, node["given"])
+        if "array" in node:
+            name = node["array"]
+            if name not in self._known:
+                self._known[name] = mapped(self.folder / name)
+            return self._known[name]
+        if "index" in node:
+            return self._index(node)
         if "csr" in node:
             return _csr({n: self.value(one) for n, one in node["csr"].items()}, node["shape"])
         if "dict" in node:
@@ -178,17 +207,14 @@ class _Reader:
         if "record" in node:
             of = {name: self.value(one) for name, one in node["of"].items()}
             return _RECORDS[node["record"]](**of)
-        if "plain" in node:
-            return node["plain"]
-        key = node.get("array") or node["index"]
-        if key not in self._known:
-            self._known[key] = self._read(node)
-        return self._known[key]
+        return node["plain"]
 
-    def _read(self, node: dict[str, Any]) -> Any:
-        if "array" in node:
-            return mapped(self.folder / node["array"])
-        return VectorIndex.mapped(self.folder.parent / node["index"]).on_best_device()
+    def _index(self, node: dict[str, Any]) -> VectorIndex:
+        of = {name: self.value(one) for name, one in node["index"].items()}
+        of["choice"] = Choice(*of["choice"])
+        if node["proposing"] is not None:
+            of["proposing"] = import_faiss().read_index(str(self.folder / node["proposing"]))
+        return VectorIndex(**of).on_best_device()
 
 
 def _csr(parts: dict[str, Any], shape: list[int]) -> sp.csr_array:

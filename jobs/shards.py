@@ -14,6 +14,7 @@ from jobs.config import Config
 from jobs.console import log, progress
 from jobs.errors import Stopped
 from jobs.ledger import Ledger, write_parquet
+from jobs.memory import give_back
 from jobs.propensity import user_table
 from jobs.reasons import Reasons
 from jobs.scoring import predictions, score_pairs
@@ -55,10 +56,10 @@ def save_state(state: State, folder: Path) -> list[Path]:
     Returns:
         The files, those of `save_indexes` among them.
     """
-    artefacts.compute(state)
     files = save_indexes(state, folder / "index")
-    saved = {"item_index": folder / "index" / "items", "review_index": folder / "index" / "reviews"}
-    return files + artefacts.save(state, folder / artefacts.FOLDER, indexes=saved)
+    give_back()
+    artefacts.compute(state)
+    return files + artefacts.save(state, folder / artefacts.FOLDER)
 
 
 def _described(corpus: str, index: VectorIndex) -> dict[str, object]:
@@ -67,7 +68,7 @@ def _described(corpus: str, index: VectorIndex) -> dict[str, object]:
         "corpus": corpus,
         "kind": choice.kind,
         "vectors": len(index),
-        "dimension": index.flat.d,
+        "dimension": index.vectors.shape[1],
         "recall_at_100": choice.recall,
         "sample": choice.sample,
         "refused": ", ".join(choice.refused),

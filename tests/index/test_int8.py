@@ -36,7 +36,7 @@ def drawn(n: int, d: int, seed: int = 0) -> np.ndarray:
 
 def by_floats(index: VectorIndex, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The same index by FAISS alone, asked for everything: no cut can hide a tie."""
-    rows = index.flat.search(queries, len(index))[1]
+    rows = index._flat().search(queries, len(index))[1]
     return index._best(queries, rows, k)
 
 
@@ -99,7 +99,9 @@ def test_whatever_is_called_complete_is(seed: int, k: int, d: int) -> None:
     vectors = np.round(vectors, 2) + np.float32(0.001)  # many nearly alike
     queries = drawn(64, d, seed + 1)
     index = VectorIndex.build(np.arange(3000, dtype=np.int32), vectors)
-    rows, complete = Int8Vectors.of(vectors).nearest(queries, k, index._similarities)
+    rows, complete = Int8Vectors.of(vectors, np.arange(3000)).nearest(
+        queries, k, index._similarities
+    )
     products = index._similarities(queries, np.tile(np.arange(3000), (64, 1)))
     for query in np.flatnonzero(complete):
         least = np.sort(products[query])[-k]

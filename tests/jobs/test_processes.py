@@ -188,8 +188,10 @@ def test_a_state_that_was_kept_proposes_and_describes_the_same_without_learning(
         index, other = getattr(kept.snapshot, name), getattr(fresh.snapshot, name)
         np.testing.assert_array_equal(index.vectors, other.vectors)
     maps = Path("/proc/self/maps").read_text()
-    for name in ("vectors/items.npy", "state/snapshot.cooccurrence", "index/items/vectors.faiss"):
+    for name in ("vectors/items.npy", "state/snapshot.cooccurrence"):
         assert f"{tmp_path}/{name}" in maps
+    assert kept.snapshot.item_index.vectors is mapped.item_vectors
+    assert kept.snapshot.whitened_index.vectors is kept.snapshot.whitened_items
 
 
 def test_what_is_written_to_a_mapped_array_changes_no_file(tmp_path: Path) -> None:
