@@ -174,18 +174,19 @@ def _views(
     state: State, model: Model, baselines: Mapping[str, Baseline], outcome: pl.LazyFrame
 ) -> Iterator[_View]:
     targets = state.material.targets(model.behaviour, state.as_of)
+    names = ("nightrank", *baselines)
     pairs = outcome.select("user", "item").collect()
     common = segments(state.inputs.events, pairs, targets)
     generators = state.material.config.candidates.budgets
     common |= proposals(outcome.select("proposed_by").collect(), generators, targets)
     if BERT in baselines:
         common[SAMPLE] = _sampled(outcome.select("user", BERT).collect(), targets)
+    lists = {name: _list(outcome, name, pairs, targets) for name in names}
+    del pairs  # of all users, as what follows
     happened = _column(outcome, "happened")
-    for name in ("nightrank", *baselines):
-        probability, threshold, order = _said(outcome, model, baselines.get(name), name)
-        places = placed(targets, pairs, order)
-        listed = positions(pairs, order) <= LISTED
-        del order  # as long as the candidates of everybody
+    for name in names:
+        probability, threshold = _said(outcome, model, baselines.get(name), name)
+        places, listed = lists[name]
         parts = common | {f"top_{LISTED}": (listed, _none(targets))}
         if name == BERT:
             parts = {SAMPLE: common[SAMPLE]}
@@ -199,14 +200,26 @@ def _views(
             yield _View(name, segment, followed[kept], sure[kept], threshold, reached)
 
 
+def _list(
+    outcome: pl.LazyFrame, name: str, pairs: pl.DataFrame, targets: pl.DataFrame
+) -> tuple[pl.DataFrame, Labels]:
+    """Where the targets are in the lists of the model or a baseline; what is shown of those."""
+    if name == "nightrank":
+        order = _column(outcome, "order")
+    else:
+        order = _baseline_score(outcome.select(name).collect(), name)
+    place = positions(pairs, order)
+    return placed(targets, pairs, place), place <= LISTED
+
+
 def _said(
     outcome: pl.LazyFrame, model: Model, baseline: Baseline | None, name: str
-) -> tuple[Floats, float, Floats]:
-    """Probabilities, the threshold, and what the order follows: of the model or a baseline."""
+) -> tuple[Floats, float]:
+    """Probabilities and the threshold: of the model or a baseline."""
     if baseline is None:
-        return _column(outcome, "probability"), model.threshold, _column(outcome, "order")
+        return _column(outcome, "probability"), model.threshold
     score = _baseline_score(outcome.select(name).collect(), name)
-    return baseline.calibration(score), baseline.threshold, score
+    return baseline.calibration(score), baseline.threshold
 
 
 def _column(outcome: pl.LazyFrame, name: str) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from jobs.evaluation import Baseline, calibrated_baseline
 from jobs.state import State
 from rank.bootstrap import loss_difference
 from rank.calibrate import Calibration
-from rank.metrics import best_f1_threshold, placed, ranking_metrics
+from rank.metrics import best_f1_threshold, placed, positions, ranking_metrics
 from rank.model import Model
 
 CONTEST = {
@@ -142,7 +142,7 @@ def _ordered(model: Model, outcome: pl.LazyFrame, state: State) -> Model:
     targets = state.material.targets(model.behaviour, state.as_of)
     said = outcome.select("user", "item", "order", "score").collect()
     by_ranker, by_classifier = (
-        ranking_metrics(placed(targets, said, said.get_column(name).to_numpy()))
+        ranking_metrics(placed(targets, said, positions(said, said.get_column(name).to_numpy())))
         for name in ("order", "score")
     )
     better = by_classifier["ndcg@10"] > by_ranker["ndcg@10"]

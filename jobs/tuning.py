@@ -19,7 +19,7 @@ from jobs.examples import examples_of
 from jobs.state import Material, State
 from jobs.training import OnProgress, grow_model, windows_before
 from rank.examples import Example, joined
-from rank.metrics import losses, placed, ranking_metrics
+from rank.metrics import losses, placed, positions, ranking_metrics
 from rank.model import Model
 from rank.trees import LISTED
 
@@ -208,7 +208,8 @@ def _ndcg(model: Model, example: Example, *, threads: int) -> float:
     order = model.ranker.score(followers.read(), threads=threads)
     rows = np.arange(len(followers.users), dtype=np.int32)
     pairs = pl.DataFrame({"user": followers.users, "item": rows})
-    targets = placed(pairs.filter(pl.Series(followers.happened)), pairs, order)
+    happened = pairs.filter(pl.Series(followers.happened))
+    targets = placed(happened, pairs, positions(pairs, order))
     return ranking_metrics(targets, k=LISTED)[f"ndcg@{LISTED}"]
 
 

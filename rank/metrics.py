@@ -13,8 +13,9 @@ EPSILON = 1e-12
 BINS = 10
 # One number for a user and an item: joined by one column, ten million rows take half the memory.
 PAIR = pl.col("user").cast(pl.Int64) * 2**32 + pl.col("item")
-# So many users' lists are sorted at a time: all at once would take a table of everything.
+# So many users' lists are sorted, and so many pairs looked up, at a time.
 USERS_PLACED = 5000
+PAIRS_JOINED = 1_000_000
 
 
 def probability_metrics(
@@ -92,7 +93,9 @@ def auc(happened: Labels, score: Floats) -> float:
     0.75
     """
     positives, n = int(happened.sum()), len(happened)
-    ranks = pl.Series(score).rank("average").to_numpy()[happened].sum()
+    ascending, asked = np.sort(score), score[happened]
+    below, up_to = (np.searchsorted(ascending, asked, side=side) for side in ("left", "right"))
+    ranks = (below + up_to + 1).sum() / 2
     return float((ranks - positives * (positives + 1) / 2) / (positives * (n - positives)))
 
 
@@ -117,12 +120,15 @@ def best_f1_threshold(happened: Labels, probability: Floats) -> float:
     >>> best_f1_threshold(np.array([False, True, True]), np.array([0.1, 0.4, 0.9]))
     0.4
     """
-    from sklearn.metrics import precision_recall_curve
-
-    precision, recall, thresholds = precision_recall_curve(happened, probability)
-    total = np.maximum(precision + recall, EPSILON)
-    f1 = (2 * precision * recall / total)[:-1]
-    return float(thresholds[int(f1.argmax())])
+    ascending, of_positives = np.sort(probability), np.sort(probability[happened])
+    if len(of_positives) == 0:
+        return float(ascending[0])
+    # From one positive's probability down to the next only negatives are added.
+    thresholds, first = np.unique(of_positives, return_index=True)
+    found = len(of_positives) - first
+    precision = found / (len(ascending) - np.searchsorted(ascending, thresholds))
+    recall = found / len(of_positives)
+    return float(thresholds[(2 * precision * recall / (precision + recall)).argmax()])
 
 
 def positions(pairs: pl.DataFrame, score: Floats) -> NDArray[np.int32]:
@@ -132,10 +138,11 @@ def positions(pairs: pl.DataFrame, score: Floats) -> NDArray[np.int32]:
     >>> positions(pairs, np.array([0.2, 0.9, 0.1])).tolist()
     [2, 1, 1]
     """
-    users, keys = pairs.get_column("user").to_numpy(), pairs.select(PAIR).to_series().to_numpy()
-    if (keys[1:] > keys[:-1]).all():  # as candidates are
+    users, items = (pairs.get_column(name).to_numpy() for name in ("user", "item"))
+    following = (users[1:] == users[:-1]) & (items[1:] > items[:-1])
+    if (following | (users[1:] > users[:-1])).all():  # as candidates are
         return _of_runs(users, score)
-    order = np.argsort(keys, kind="stable")
+    order = np.lexsort((items, users))
     found = np.empty(len(users), dtype=np.int32)
     found[order] = _of_runs(users[order], score[order])
     return found
@@ -166,20 +173,25 @@ def _places(score: Floats, starts: NDArray[np.int64]) -> NDArray[np.int32]:
     return np.asarray(places[row, column])
 
 
-def placed(targets: pl.DataFrame, pairs: pl.DataFrame, score: Floats) -> pl.DataFrame:
+def placed(targets: pl.DataFrame, pairs: pl.DataFrame, place: NDArray[np.int32]) -> pl.DataFrame:
     """Where the targets stand among all candidates of their users.
 
     Args:
         targets: distinct `user`, `item` that happened.
         pairs: candidates: `user`, `item`.
-        score: (n,) aligned to `pairs`; higher comes first.
+        place: (n,) aligned to `pairs`, as `positions` gives it.
 
     Returns:
         The targets with `place`, 1 = first; null where no generator proposed them.
     """
-    place = pairs.select(pair=PAIR, place=pl.Series(positions(pairs, score)))
-    reached = place.join(targets.select(pair=PAIR), on="pair", how="semi")
     wanted = targets.with_columns(pair=PAIR)
+    candidates = pairs.with_columns(place=pl.Series(place))
+    reached = pl.concat(
+        candidates.slice(start, PAIRS_JOINED)
+        .select("place", pair=PAIR)
+        .join(wanted, on="pair", how="semi")
+        for start in range(0, max(len(pairs), 1), PAIRS_JOINED)
+    )
     return wanted.join(reached, on="pair", how="left", maintain_order="left").drop("pair")
 
 

@@ -93,6 +93,20 @@ def test_no_threshold_beats_the_best(rows: list[tuple[bool, int]]) -> None:
     assert best == pytest.approx(max(others))
 
 
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 50)), min_size=1, max_size=200))
+def test_the_best_threshold_is_the_one_of_scikit_learns_curve(rows: list[tuple[bool, int]]) -> None:
+    happened = np.array([h for h, _ in rows] + [True])
+    probability = np.array([p for _, p in rows] + [3]) / 50
+    precision, recall, thresholds = sk.precision_recall_curve(happened, probability)
+    f1 = (2 * precision * recall / np.maximum(precision + recall, 1e-12))[:-1]
+    assert best_f1_threshold(happened, probability) == thresholds[f1.argmax()]
+
+
+def test_without_a_positive_the_lowest_threshold_is_as_good_as_any() -> None:
+    assert best_f1_threshold(np.zeros(3, dtype=bool), np.array([0.3, 0.1, 0.2])) == 0.1
+
+
 def test_positions_by_hand() -> None:
     pairs = make_pairs((1, 5), (0, 9), (1, 3), (0, 2), (1, 4), (7, 1))
     score = np.array([0.3, 0.1, 0.3, 0.1, 0.8, -2.0])
@@ -141,7 +155,7 @@ def test_lists_by_hand_with_misses() -> None:
     score = np.array([0.1, 0.2, 0.3, 0.4, 0.1, 0.2, 0.9])
     targets = make_pairs((2, 4), (0, 9), (0, 3), (1, 5))
     second = 1 / log2(3)
-    ours = ranking_metrics(placed(targets, pairs, score), k=2)
+    ours = ranking_metrics(placed(targets, pairs, positions(pairs, score)), k=2)
     assert ours == pytest.approx(
         {
             "candidate_recall": 2 / 4,
@@ -149,22 +163,42 @@ def test_lists_by_hand_with_misses() -> None:
             "ndcg@2": (second / (1 + second) + second + 0) / 3,
         }
     )
-    first = ranking_metrics(placed(targets, pairs, score), k=1)
+    first = ranking_metrics(placed(targets, pairs, positions(pairs, score)), k=1)
     assert first == {"candidate_recall": 0.5, "hr@1": 0.0, "ndcg@1": 0.0}
 
 
 def test_a_part_of_the_targets_keeps_its_places_among_all_candidates() -> None:
     # User 0 gets 4, 3, 2, 1, of which 3 and 1 happen; only 1, fourth, is asked for.
     pairs = make_pairs((0, 1), (0, 2), (0, 3), (0, 4), (1, 5))
-    places = placed(make_pairs((0, 1), (0, 3), (1, 6)), pairs, np.array([0.1, 0.2, 0.3, 0.4, 0.5]))
+    place = positions(pairs, np.array([0.1, 0.2, 0.3, 0.4, 0.5]))
+    places = placed(make_pairs((0, 1), (0, 3), (1, 6)), pairs, place)
     assert places.rows() == [(0, 1, 4), (0, 3, 2), (1, 6, None)]
     assert ranking_metrics(places.filter(pl.col("item") == 1), k=5) == pytest.approx(
         {"candidate_recall": 1.0, "hr@5": 1.0, "ndcg@5": 1 / log2(5)}
     )
 
 
+def test_targets_are_found_among_more_pairs_than_are_looked_up_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    grid = np.indices((30, 40)).reshape(2, -1).astype(np.int32)
+    pairs = pl.DataFrame({"user": grid[0], "item": grid[1]}).sample(fraction=0.6, seed=0)
+    place = positions(pairs, rng.normal(size=len(pairs)))
+    targets = pl.DataFrame({"user": grid[0], "item": grid[1]}).sample(fraction=0.2, seed=1)
+    expected = targets.join(
+        pairs.with_columns(place=pl.Series(place)),
+        on=["user", "item"],
+        how="left",
+        maintain_order="left",
+    )
+    monkeypatch.setattr("rank.metrics.PAIRS_JOINED", 100)
+    assert placed(targets, pairs, place).equals(expected, null_equal=True)
+    assert placed(targets, pairs[:0], place[:0]).get_column("place").null_count() == len(targets)
+
+
 def test_no_targets_leave_the_metrics_undefined() -> None:
-    ours = ranking_metrics(placed(make_pairs(), make_pairs((0, 1)), np.array([0.5])))
+    ours = ranking_metrics(placed(make_pairs(), make_pairs((0, 1)), np.ones(1, np.int32)))
     assert np.isnan(list(ours.values())).all()
 
 
@@ -178,7 +212,7 @@ def test_ndcg_equals_scikit_learn_where_every_target_is_a_candidate(k: int) -> N
     pairs = pl.DataFrame({"user": grid[0], "item": grid[1]})
     targets = pairs.filter(pl.Series(truth.ravel())).sample(fraction=1, shuffle=True, seed=0)
     wanted = truth.any(axis=1)
-    ours = ranking_metrics(placed(targets, pairs, score.ravel()), k=k)
+    ours = ranking_metrics(placed(targets, pairs, positions(pairs, score.ravel())), k=k)
     assert wanted.sum() < users
     assert ours[f"ndcg@{k}"] == pytest.approx(sk.ndcg_score(truth[wanted], score[wanted], k=k))
     top = np.argsort(-score, axis=1)[:, :k]
