@@ -11,6 +11,7 @@ ITEMS_PER_CLUSTER = 20
 # More items than this do not move the centres by much, and cost time.
 FITTED_PER_CLUSTER = 256
 NO_CLUSTER = -1
+ROWS_PER_BLOCK = 2**13
 
 
 def clusters(
@@ -30,7 +31,7 @@ def clusters(
     from sklearn.cluster import KMeans
 
     present = vectors.any(axis=1) & known
-    fitting = vectors[present & fitted_on]
+    fitting = np.flatnonzero(present & fitted_on)
     found = np.full(len(vectors), NO_CLUSTER, dtype=np.int32)
     count = min(MOST_CLUSTERS, len(fitting) // ITEMS_PER_CLUSTER)
     if count == 0:
@@ -38,6 +39,9 @@ def clusters(
     every = -(-len(fitting) // (count * FITTED_PER_CLUSTER))
     # The sums of several threads are added up in any order, and round differently.
     with threadpool_limits(limits=1):
-        model = KMeans(count, n_init=1, random_state=0).fit(fitting[::every])
-        found[present] = model.predict(vectors[present])
+        model = KMeans(count, n_init=1, random_state=0).fit(vectors[fitting[::every]])
+        rows = np.flatnonzero(present)
+        for start in range(0, len(rows), ROWS_PER_BLOCK):
+            block = rows[start : start + ROWS_PER_BLOCK]
+            found[block] = model.predict(vectors[block])
     return found

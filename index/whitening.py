@@ -10,6 +10,7 @@ from index.store import Vectors
 DIMENSIONS = 256
 VECTORS_PER_DIMENSION = 4
 SMALLEST = 1e-6
+ROWS_PER_BLOCK = 2**13
 
 
 def whitened(vectors: Vectors, fitted_on: NDArray[np.bool_]) -> Vectors:
@@ -22,17 +23,23 @@ def whitened(vectors: Vectors, fitted_on: NDArray[np.bool_]) -> Vectors:
         vectors: (n, d) float32; zero rows stand for "no text" and stay zero.
         fitted_on: (n,) the rows that mean and spread are taken from.
     """
-    present = vectors.any(axis=1)
+    present = np.asarray(vectors.any(axis=1))
     fitting = vectors[present & fitted_on].astype(np.float64)
     if len(fitting) < 2 * VECTORS_PER_DIMENSION:
         return vectors
     mean = fitting.mean(axis=0)
+    fitting -= mean  # numpy.cov would copy it
+    n = len(fitting)
     with threadpool_limits(limits=1):  # several threads would round differently
-        spread, directions = np.linalg.eigh(np.cov(fitting, rowvar=False))
-        kept = min(DIMENSIONS, len(fitting) // VECTORS_PER_DIMENSION, len(spread))
-        del fitting  # as large as what comes next
+        spread, directions = np.linalg.eigh(fitting.T @ fitting * (1 / (n - 1)))
+        del fitting
+        kept = min(DIMENSIONS, n // VECTORS_PER_DIMENSION, len(spread))
         kept = min(kept, int((spread > SMALLEST * spread[-1]).sum()))
         scaled = directions[:, ::-1][:, :kept] / np.sqrt(spread[::-1][:kept])
-        moved = ((vectors - mean) @ scaled).astype(np.float32)
-    moved[~present] = 0.0
-    return unit_rows(moved)
+        moved = np.empty((len(vectors), kept), dtype=np.float32)
+        for start in range(0, len(vectors), ROWS_PER_BLOCK):
+            part = slice(start, start + ROWS_PER_BLOCK)
+            block = ((vectors[part] - mean) @ scaled).astype(np.float32)
+            block[~present[part]] = 0.0
+            moved[part] = unit_rows(block)
+    return moved

@@ -21,7 +21,6 @@ from jobs.erasing.tombstones import Tombstones
 from jobs.errors import ConfigError, GateRefused, InputMissing, NothingToDo, ResourceError
 from jobs.ingest import Inputs, read_inputs
 from jobs.ledger import START, Ledger, current_run, new_run_id, settings_digest
-from jobs.memory import give_back
 from jobs.report import PAGE, write_report
 from jobs.shards import SEARCHED, propensities, save_state, write_shards
 from jobs.signals import stop_if_asked
@@ -134,7 +133,6 @@ def begin(night: Night, run_id: str | None = None, *, full: bool = False) -> Led
 def _stage(night: Night, ledger: Ledger, name: str) -> Iterator[list[Path]]:
     """Measure the body and note the stage as done, with the files that the body lists."""
     stop_if_asked()
-    give_back()
     files: list[Path] = []
     with night.stages(name):
         yield files

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import polars as pl
 import psutil
 
+from jobs.memory import give_back
 from jobs.workers import at_work
 
 # Looking at the memory that several processes share takes the kernel longer.
@@ -28,8 +29,10 @@ class Stages:
     def __call__(self, name: str) -> Iterator[None]:
         """Measure the body: seconds, and the peak of resident memory in MiB.
 
-        Of several processes, the memory that they share counts once.
+        Of several processes, the memory that they share counts once. What an earlier stage has
+        freed is given back before.
         """
+        give_back()
         done, peak = threading.Event(), [0]
         sampler = threading.Thread(target=_sample, args=(done, peak), daemon=True)
         started = time.perf_counter()

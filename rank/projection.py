@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 Values = NDArray[np.float32]
 # Of the widest spread: what spreads less is rounding, and differs from machine to machine.
 SMALLEST = 1e-6
+ROWS_PER_BLOCK = 2**13
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ class Projection:
 
         A row has the same values whichever others there are.
         """
+        columns = np.empty((len(self.components), len(vectors)), dtype=np.float32)
+        for start in range(0, len(vectors), ROWS_PER_BLOCK):
+            part = slice(start, start + ROWS_PER_BLOCK)
+            columns[:, part] = self._compressed(vectors[part]).T
+        return columns.T
+
+    def _compressed(self, vectors: Values) -> Values:
         from rank.lookups import products
 
         rows, whose = np.arange(len(vectors), dtype=np.int32), np.zeros(len(vectors), np.int64)
