@@ -1,22 +1,62 @@
-"""Static plots as SVG: what the pages of a training and of a night show."""
+"""Static plots, by Vega-Lite and as SVG: what the pages of a training and of a night show."""
 
 from __future__ import annotations
 
-import io
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
+
+from jobs.errors import ResourceError
 
 if TYPE_CHECKING:
     import altair as alt
 
 WIDTH, HEIGHT, LOW = 330, 250, 160
+# A plot in Vega-Lite's words.
+Chart = dict[str, Any]
+_DRAW = """
+import json, sys, vl_convert
+version, charts = json.load(sys.stdin)
+json.dump([vl_convert.vegalite_to_svg(chart, vl_version=version) for chart in charts], sys.stdout)
+"""
 # The palette of Okabe and Ito, which colour-blind people tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 
-def reliability_plot(bins: pl.DataFrame) -> str:
+def drawn(charts: Sequence[Chart]) -> list[str]:
+    """The plots as SVG.
+
+    In a process of its own, as what draws them is a browser's engine, whose memory would stay.
+
+    Raises:
+        ResourceError: the process ended before.
+    """
+    import altair as alt
+
+    if not charts:
+        return []
+
+    version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
+    child = subprocess.run(
+        [sys.executable, "-P", "-c", _DRAW],
+        input=json.dumps([version, charts]),
+        capture_output=True,
+        text=True,
+        check=False,
+        process_group=0,  # a terminal's Ctrl-C is for the night
+    )
+    if child.returncode:
+        said = child.stderr.strip() or f"it ended with code {child.returncode}"
+        raise ResourceError(f"the process that draws the plots failed: {said}")
+    found: list[str] = json.loads(child.stdout)
+    return found
+
+
+def reliability_plot(bins: pl.DataFrame) -> Chart:
     """Predicted against observed share with its interval, both by logarithms.
 
     Args:
@@ -36,10 +76,10 @@ def reliability_plot(bins: pl.DataFrame) -> str:
     base = alt.Chart(shown).encode(x=x, color=_by("model", bins))
     points = base.mark_line(point=True).encode(y=alt.Y("observed:Q", scale=scale))
     whiskers = base.mark_rule().encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
-    return _svg(alt.layer(diagonal, whiskers, points))
+    return _sized(alt.layer(diagonal, whiskers, points))
 
 
-def gains_plot(curve: pl.DataFrame) -> str:
+def gains_plot(curve: pl.DataFrame) -> Chart:
     """Which share of what happened lies in the most probable pairs.
 
     Args:
@@ -50,10 +90,10 @@ def gains_plot(curve: pl.DataFrame) -> str:
     x = alt.X("pairs:Q", scale=alt.Scale(type="log"), title="share of the pairs, likeliest first")
     y = alt.Y("positives:Q", scale=alt.Scale(domain=[0, 1]), title="share of what happened")
     chart = alt.Chart(curve).mark_line(point=True)
-    return _svg(chart.encode(x=x, y=y, color=_by("model", curve)))
+    return _sized(chart.encode(x=x, y=y, color=_by("model", curve)))
 
 
-def level_plot(levels: pl.DataFrame) -> str:
+def level_plot(levels: pl.DataFrame) -> Chart:
     """Predicted over observed by segment, by logarithms.
 
     Args:
@@ -68,10 +108,10 @@ def level_plot(levels: pl.DataFrame) -> str:
     points = alt.Chart(shown).mark_point(filled=True, size=60)
     one = alt.Chart(pl.DataFrame({"value": [1.0]})).mark_rule(color="grey", strokeDash=[4, 3])
     layers = one.encode(x=x), points.encode(x=x, y=y, color=_by("model", levels))
-    return _svg(alt.layer(*layers), height=_tall(levels, "segment"))
+    return _sized(alt.layer(*layers), height=_tall(levels, "segment"))
 
 
-def bars_plot(rows: pl.DataFrame, *, name: str, value: str, colour: str | None = None) -> str:
+def bars_plot(rows: pl.DataFrame, *, name: str, value: str, colour: str | None = None) -> Chart:
     """Bars from left to right, one for each name, or one for each name and colour.
 
     Args:
@@ -87,12 +127,12 @@ def bars_plot(rows: pl.DataFrame, *, name: str, value: str, colour: str | None =
     bars = alt.Chart(rows).mark_bar(color=COLOURS[0]).encode(x=x, y=y)
     height = _tall(rows, name)
     if colour is None:
-        return _svg(bars, height=height)
+        return _sized(bars, height=height)
     offset = alt.YOffset(f"{colour}:N", sort=_listed(rows, colour))
-    return _svg(bars.encode(yOffset=offset, color=_by(colour, rows)), height=2 * height)
+    return _sized(bars.encode(yOffset=offset, color=_by(colour, rows)), height=2 * height)
 
 
-def nights_plot(rows: pl.DataFrame, *, value: str, colour: str | None = None) -> str:
+def nights_plot(rows: pl.DataFrame, *, value: str, colour: str | None = None) -> Chart:
     """A line over the nights, or one for each colour.
 
     Args:
@@ -106,12 +146,12 @@ def nights_plot(rows: pl.DataFrame, *, value: str, colour: str | None = None) ->
     y = alt.Y(f"{value}:Q", scale=alt.Scale(zero=False, padding=12))
     lines = alt.Chart(rows).mark_line(color=COLOURS[0], point=alt.OverlayMarkDef(color=COLOURS[0]))
     if colour is None:
-        return _svg(lines.encode(x=x, y=y), height=LOW)
+        return _sized(lines.encode(x=x, y=y), height=LOW)
     coloured = alt.Chart(rows).mark_line(point=True)
-    return _svg(coloured.encode(x=x, y=y, color=_by(colour, rows)), height=LOW)
+    return _sized(coloured.encode(x=x, y=y, color=_by(colour, rows)), height=LOW)
 
 
-def shares_plot(bins: pl.DataFrame) -> str:
+def shares_plot(bins: pl.DataFrame) -> Chart:
     """How pairs are spread over probabilities, by logarithms, a line for each night.
 
     Args:
@@ -122,7 +162,7 @@ def shares_plot(bins: pl.DataFrame) -> str:
     x = alt.X("from:Q", scale=alt.Scale(type="log"), title="probability")
     y = alt.Y("share:Q", title="share of the pairs")
     chart = alt.Chart(bins).mark_line(interpolate="step-after", point=True)
-    return _svg(chart.encode(x=x, y=y, color=_by("night", bins)), height=LOW)
+    return _sized(chart.encode(x=x, y=y, color=_by("night", bins)), height=LOW)
 
 
 def _by(column: str, rows: pl.DataFrame) -> alt.Color:
@@ -140,11 +180,10 @@ def _tall(rows: pl.DataFrame, column: str) -> int:
     return max(60, 16 * rows.get_column(column).n_unique())
 
 
-def _svg(chart: alt.Chart | alt.LayerChart | alt.FacetChart, *, height: int = HEIGHT) -> str:
-    written = io.StringIO()
+def _sized(chart: alt.Chart | alt.LayerChart | alt.FacetChart, *, height: int = HEIGHT) -> Chart:
     sized = chart.properties(width=WIDTH, height=height)
     axes = sized.configure_axis(labelLimit=200).configure_axisX(
         labelOverlap="greedy", labelSeparation=6
     )
-    axes.save(written, format="svg")
-    return written.getvalue()
+    found: Chart = axes.to_dict()
+    return found

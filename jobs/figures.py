@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import polars as pl
-from markupsafe import Markup
 
 from jobs import charts
 
@@ -14,12 +13,7 @@ class Figure:
 
     title: str
     caption: str
-    svg: str
-
-    @property
-    def markup(self) -> Markup:
-        """The plot as it goes into the page; Vega has escaped its texts."""
-        return Markup(self.svg)
+    chart: charts.Chart
 
 
 def reliability(bins: pl.DataFrame, *, segment: str, what: str) -> Figure:

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 from markupsafe import Markup
 
+from jobs import charts
 from jobs.figures import Figure
 
 
@@ -29,9 +30,18 @@ class Section:
     tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
-def render(template: str, **content: object) -> str:
+def render(
+    template: str, *, sections: Mapping[str, Section] | Sequence[Section], **content: object
+) -> str:
     """A page from a template beside this file; whatever it is given is text, never markup."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    each = sections.values() if isinstance(sections, Mapping) else sections
+    plots = [plot for section in each for plot in section.figures]
+    drawn = dict(zip(map(id, plots), charts.drawn([plot.chart for plot in plots]), strict=True))
+
+    def svg(plot: Figure) -> Markup:
+        return Markup(drawn[id(plot)])  # Vega has escaped its texts
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -40,8 +50,8 @@ def render(template: str, **content: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": cell, "heading": heading}
-    return environment.get_template(template).render(content)
+    environment.filters |= {"cell": cell, "heading": heading, "svg": svg}
+    return environment.get_template(template).render(content, sections=sections)
 
 
 def write(path: Path, text: str) -> Path:

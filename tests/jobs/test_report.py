@@ -1,5 +1,6 @@
 """The page of a training, looked at by a browser where there is one."""
 
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from pages import cells, measured, outside, seen, tables_of
 from selectolax.lexbor import LexborHTMLParser
 
+from jobs import charts
+from jobs.errors import ResourceError
 from jobs.figures import by_generator
 from jobs.judging import CONTEST
 from jobs.page import cell
@@ -125,6 +128,14 @@ def test_names_are_text_and_never_markup(trained: Trained) -> None:
     assert page.css_first("h2").text() == f"{STRANGE} within 14 days"
     assert page.css("h2 b") == []
     assert page.css_first("section").attributes["data-behaviour"] == STRANGE
+
+
+def test_the_engine_that_draws_is_not_in_this_process(trained: Trained) -> None:
+    assert "<svg" in render(trained)
+    assert "vl_convert" not in sys.modules
+    assert charts.drawn([]) == []
+    with pytest.raises(ResourceError, match=r"(?s)draws the plots failed: .*conversion failed"):
+        charts.drawn([{"mark": {"type": "nothing"}, "data": {"values": []}, "encoding": {"x": 1}}])
 
 
 def test_the_page_names_nothing_outside_itself(trained: Trained) -> None:

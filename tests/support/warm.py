@@ -13,7 +13,6 @@ import sentence_transformers  # noqa: F401
 import sklearn.cluster
 import sklearn.isotonic
 import sklearn.linear_model  # noqa: F401
-import vl_convert  # noqa: F401
 from numba.core.registry import CPUDispatcher
 
 import index.lookups
