@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from index import store
 from index.store import DamagedIndex, VectorIndex
 
 
@@ -23,6 +24,39 @@ def test_search_equals_brute_force(seed: int, rows: int, k: int) -> None:
     np.testing.assert_allclose(
         similarities, np.take_along_axis(cosine, order, axis=1), rtol=1e-5, atol=1e-6
     )
+
+
+@given(
+    seed=st.integers(0, 1000),
+    rows=st.integers(1, 60),
+    k=st.integers(1, 70),
+    block=st.sampled_from([1, 40, 2**24]),
+)
+def test_only_chosen_rows_are_found_in_however_many_blocks(
+    seed: int, rows: int, k: int, block: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    vectors, queries, chosen = unit(rng, rows), unit(rng, 5), rng.random(rows) < 0.7
+    vectors[rng.random(rows) < 0.2] = 0
+    ids = rng.permutation(1000)[:rows].astype(np.int32)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store, "NUMBERS_PER_BLOCK", block)
+        found, similarities = VectorIndex.build(ids, vectors, chosen).search(queries, k)
+    kept = np.flatnonzero(chosen & vectors.any(axis=1))
+    cosine = queries @ vectors[kept].T
+    order = np.argsort(-cosine, axis=1)[:, :k]
+    np.testing.assert_array_equal(found, ids[kept][order])
+    np.testing.assert_allclose(
+        similarities, np.take_along_axis(cosine, order, axis=1), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_the_vectors_are_the_callers_own() -> None:
+    vectors = unit(np.random.default_rng(0), 20)
+    chosen = np.arange(20) % 3 > 0
+    index = VectorIndex.build(np.arange(20, dtype=np.int32), vectors, chosen)
+    assert index.vectors is vectors
+    assert index.rows.tolist() == np.flatnonzero(chosen).tolist()
 
 
 def test_a_row_without_text_is_never_found() -> None:
@@ -50,7 +84,7 @@ def test_an_empty_index_answers() -> None:
 
 def test_saved_and_loaded_is_the_same(tmp_path) -> None:
     rng = np.random.default_rng(0)
-    index = VectorIndex.build(np.arange(30, dtype=np.int32), unit(rng, 30))
+    index = VectorIndex.build(np.arange(30, dtype=np.int32), unit(rng, 30), rng.random(30) < 0.5)
     index.save(tmp_path)
     queries = unit(rng, 4)
     for before, after in zip(
