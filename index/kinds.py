@@ -1,5 +1,6 @@
 """What proposes rows where a corpus is too large to be searched through: faster, and not exact."""
 
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -74,6 +75,16 @@ def make(kind: Kind, vectors: NDArray[np.float32]) -> Any:
         index.train(vectors[np.linspace(0, n - 1, trained).astype(np.int64)])
         index.add(vectors)
     return index
+
+
+def write(index: Any, path: Path) -> None:
+    """Keep an index that `make` gave."""
+    import_faiss().write_index(index, str(path))
+
+
+def read(path: Path) -> Any:
+    """The index that `write` kept."""
+    return import_faiss().read_index(str(path))
 
 
 def search_with(index: Any, choice: Choice) -> None:

@@ -25,6 +25,7 @@ CELLS_PER_BLOCK = 2**23
 LEAST_QUERIES = 1024
 # What is searched through is given to FAISS in blocks of so many numbers.
 NUMBERS_PER_BLOCK = 2**24
+ROWS_PER_BLOCK = 2**13
 _BELOW_SIGN = np.int32(2**31 - 1)
 
 
@@ -112,31 +113,20 @@ class VectorIndex:
         k = min(k, len(self))
         ids = np.full((len(queries), k), -1, dtype=np.int32)
         similarities = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        askable = np.flatnonzero(np.isfinite(queries).all(axis=1) & queries.any(axis=1))
-        if k > 0:
-            for rows in self._blocks(askable, k):
-                asked = np.ascontiguousarray(queries[rows], dtype=np.float32)
-                ids[rows], similarities[rows] = self._nearest(asked, k)
-        return ids, similarities
-
-    def _blocks(self, rows: NDArray[np.int64], k: int) -> Iterator[NDArray[np.int64]]:
-        size = max(CELLS_PER_BLOCK // kinds.proposed(self.choice, k), LEAST_QUERIES)
-        if self._in_bytes(k) is not None:
-            size = int8.BLOCK
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
-
-    def _nearest(self, asked: Vectors, k: int) -> tuple[Ids, Vectors]:
-        """Likewise, of queries (q, d) that all have a direction."""
+        left = np.flatnonzero(np.isfinite(queries).all(axis=1) & queries.any(axis=1))
+        if k == 0:
+            return ids, similarities
         in_bytes = self._in_bytes(k)
-        if in_bytes is None:
-            return self._best(asked, self._proposed(asked, k), k)
-        rows, complete = in_bytes.nearest(asked, k, self._similarities)
-        ids, similarities = self._best(asked, rows, k)
-        others = asked[~complete]
-        if len(others):
-            found = self._best(others, self._proposed(others, k), k)
-            ids[~complete], similarities[~complete] = found
+        if in_bytes is not None:
+            incomplete = [left[:0]]
+            for rows, asked in _blocks(queries, left, int8.BLOCK):
+                places, complete = in_bytes.nearest(asked, k, self._similarities)
+                ids[rows], similarities[rows] = self._best(asked, places, k)
+                incomplete.append(rows[~complete])
+            left = np.concatenate(incomplete)
+        size = max(CELLS_PER_BLOCK // kinds.proposed(self.choice, k), LEAST_QUERIES)
+        for rows, asked in _blocks(queries, left, size):
+            ids[rows], similarities[rows] = self._best(asked, self._proposed(asked, k), k)
         return ids, similarities
 
     def _proposed(self, asked: Vectors, k: int) -> NDArray[np.int64]:
@@ -196,7 +186,8 @@ class VectorIndex:
     def _flat(self) -> Any:
         """FAISS's index of the vectors; row r holds the one of `ids[r]`."""
         flat = import_faiss().IndexFlatIP(self.vectors.shape[1])
-        flat.add(self.vectors[self.rows])
+        for start in range(0, len(self), ROWS_PER_BLOCK):
+            flat.add(self.vectors[self.rows[start : start + ROWS_PER_BLOCK]])
         return flat
 
     def save(self, folder: Path) -> None:
@@ -205,7 +196,7 @@ class VectorIndex:
         folder.mkdir(parents=True, exist_ok=True)
         faiss.write_index(self._flat(), str(folder / "vectors.faiss"))
         if self.proposing is not None:
-            faiss.write_index(self.proposing, str(folder / "proposing.faiss"))
+            kinds.write(self.proposing, folder / "proposing.faiss")
         np.save(folder / "ids.npy", self.ids)
         (folder / "choice.json").write_text(json.dumps(self.choice._asdict(), indent=2))
         manifest = {name: _sha256(folder / name) for name in _files(self.choice)}
@@ -227,11 +218,18 @@ class VectorIndex:
             ids=np.load(folder / "ids.npy", allow_pickle=False),
             rows=np.arange(flat.ntotal),
             vectors=flat.reconstruct_n(0, flat.ntotal),
-            proposing=None
-            if choice.kind == "exact"
-            else faiss.read_index(str(folder / "proposing.faiss")),
+            proposing=None if choice.kind == "exact" else kinds.read(folder / "proposing.faiss"),
             choice=choice,
         )
+
+
+def _blocks(
+    queries: Vectors, rows: NDArray[np.int64], size: int
+) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+    """Some rows of queries, a block at a time, with what they ask."""
+    for start in range(0, len(rows), size):
+        block = rows[start : start + size]
+        yield block, np.ascontiguousarray(queries[block], dtype=np.float32)
 
 
 def _key(similarities: Vectors, ids: Ids) -> NDArray[np.int64]:

@@ -17,8 +17,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from index import kinds
 from index.kinds import Choice
-from index.library import import_faiss
 from index.store import VectorIndex
 from jobs.state import State
 from rank.features import Alone
@@ -27,7 +27,7 @@ from rank.known import Kind, Means, PairTable
 Array = NDArray[Any]
 
 FOLDER = "state"
-CONTENTS = "contents.json"
+CONTENTS = "parts.json"
 
 # In this order, as those that come first give others what they are made from.
 _PARTS: dict[str, Callable[[State], object]] = {
@@ -89,6 +89,11 @@ def save(state: State, folder: Path) -> list[Path]:
                     contents[part][name] = writer.node(vars(holder)[name])
     (folder / CONTENTS).write_text(json.dumps(contents, indent=1))
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def are_kept(folder: Path) -> bool:
+    """Whether `save` of this version wrote the folder: a run may have begun with another."""
+    return (folder / CONTENTS).exists()
 
 
 def opened(state: State, folder: Path) -> State:
@@ -173,7 +178,7 @@ class _Writer:
         proposing = None
         if index.proposing is not None:
             proposing = self._next("faiss")
-            import_faiss().write_index(index.proposing, str(self.folder / proposing))
+            kinds.write(index.proposing, self.folder / proposing)
         return {"index": of, "proposing": proposing}
 
     def _next(self, suffix: str) -> str:
@@ -213,7 +218,7 @@ class _Reader:
         of = {name: self.value(one) for name, one in node["index"].items()}
         of["choice"] = Choice(*of["choice"])
         if node["proposing"] is not None:
-            of["proposing"] = import_faiss().read_index(str(self.folder / node["proposing"]))
+            of["proposing"] = kinds.read(self.folder / node["proposing"])
         return VectorIndex(**of).on_best_device()
 
 

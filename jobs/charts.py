@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from jobs.errors import ResourceError
+from jobs.signals import unsignalled
+from jobs.workers import at_work
 
 if TYPE_CHECKING:
     import altair as alt
@@ -23,6 +26,11 @@ import json, sys, vl_convert
 version, charts = json.load(sys.stdin)
 json.dump([vl_convert.vegalite_to_svg(chart, vl_version=version) for chart in charts], sys.stdout)
 """
+_PIPES: dict[str, Any] = {
+    **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
+    "text": True,
+    "errors": "replace",
+}
 # The palette of Okabe and Ito, which colour-blind people tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
@@ -33,26 +41,26 @@ def drawn(charts: Sequence[Chart]) -> list[str]:
     In a process of its own, as what draws them is a browser's engine, whose memory would stay.
 
     Raises:
-        ResourceError: the process ended before.
+        ResourceError: the process was killed.
     """
-    import altair as alt
-
     if not charts:
         return []
+    import altair as alt
 
-    version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
-    child = subprocess.run(
-        [sys.executable, "-P", "-c", _DRAW],
-        input=json.dumps([version, charts]),
-        capture_output=True,
-        text=True,
-        check=False,
-        process_group=0,  # a terminal's Ctrl-C is for the night
-    )
+    asked = json.dumps([".".join(alt.SCHEMA_VERSION.split(".")[:2]), charts])
+    with unsignalled():
+        child = subprocess.Popen([sys.executable, "-P", "-c", _DRAW], **_PIPES)
+    at_work.add(child.pid)
+    try:
+        answer, said = child.communicate(asked)
+    finally:
+        at_work.discard(child.pid)
+    if child.returncode < 0:
+        how = signal.Signals(-child.returncode).name
+        raise ResourceError(f"the process that draws the plots was ended by {how}: run again")
     if child.returncode:
-        said = child.stderr.strip() or f"it ended with code {child.returncode}"
-        raise ResourceError(f"the process that draws the plots failed: {said}")
-    found: list[str] = json.loads(child.stdout)
+        raise RuntimeError(f"the plots cannot be drawn: {said}")
+    found: list[str] = json.loads(answer)
     return found
 
 
@@ -181,9 +189,12 @@ def _tall(rows: pl.DataFrame, column: str) -> int:
 
 
 def _sized(chart: alt.Chart | alt.LayerChart | alt.FacetChart, *, height: int = HEIGHT) -> Chart:
+    import altair as alt
+
     sized = chart.properties(width=WIDTH, height=height)
     axes = sized.configure_axis(labelLimit=200).configure_axisX(
         labelOverlap="greedy", labelSeparation=6
     )
-    found: Chart = axes.to_dict()
+    with alt.data_transformers.disable_max_rows():
+        found: Chart = axes.to_dict()
     return found

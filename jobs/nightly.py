@@ -328,7 +328,7 @@ def _score_all(
     """What `write_shards` and `propensities` give; the matrices do not outlive this."""
     folder = ledger.folder
     tonight = partial(State, prepared.material, night.as_of, trained.projection, now=True)
-    if not ledger.holds("index"):
+    if not (ledger.holds("index") and artefacts.are_kept(folder / artefacts.FOLDER)):
         with _stage(night, ledger, "index") as files:
             files += save_state(tonight(), folder)
     with _stage(night, ledger, "score"):

@@ -20,10 +20,10 @@ import structlog
 
 from jobs.console import configure_logging
 from jobs.errors import ResourceError
+from jobs.signals import GRACEFUL, unsignalled
 
 # What libraries ask for the number of their threads when they are loaded.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
-GRACEFUL = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 
 Task = tuple[Any, ...]
@@ -109,7 +109,8 @@ class Workers:
         process = _spawn.Process(
             target=_work, args=(theirs, self._opening, os.getpid(), bound), daemon=True
         )
-        with _told(self._threads), _unsignalled():
+        resource_tracker.ensure_running()  # as it lets signals through when it starts
+        with _told(self._threads), unsignalled():
             process.start()
         theirs.close()
         at_work.add(process.pid)
@@ -126,20 +127,6 @@ def _told(threads: int) -> Iterator[None]:
     finally:
         for name in unset:
             del os.environ[name]
-
-
-@contextmanager
-def _unsignalled() -> Iterator[None]:
-    """Let processes that are started in the body inherit that signals wait, until they say more.
-
-    A terminal and systemd signal all processes, but it is the parent that ends gracefully.
-    """
-    resource_tracker.ensure_running()  # as it lets them through when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, GRACEFUL)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _died(process: SpawnProcess) -> ResourceError:

@@ -117,10 +117,15 @@ def calibration_error(happened: Labels, probability: Floats, *, bins: int = BINS
 def best_f1_threshold(happened: Labels, probability: Floats) -> float:
     """The probability from which on "yes" gives the highest F1.
 
+    Raises:
+        ValueError: a probability is NaN.
+
     >>> best_f1_threshold(np.array([False, True, True]), np.array([0.1, 0.4, 0.9]))
     0.4
     """
     ascending, of_positives = np.sort(probability), np.sort(probability[happened])
+    if np.isnan(ascending[-1]):
+        raise ValueError("a probability is NaN, and no threshold can be chosen")
     if len(of_positives) == 0:
         return float(ascending[0])
     # From one positive's probability down to the next only negatives are added.

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -223,14 +224,19 @@ def try_loading(texts: tuple[str, ...]) -> str | None:
     Returns:
         None when all of them load and answer, else what LightGBM last said.
     """
-    child = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _LOAD_EACH, _library()],
-        input=json.dumps(texts),
-        capture_output=True,
-        text=True,
-        errors="replace",  # LightGBM quotes what it could not read
-        check=False,
-    )
+    # It inherits that signals wait: systemd stops all processes, and trees would seem bad.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        child = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _LOAD_EACH, _library()],
+            input=json.dumps(texts),
+            capture_output=True,
+            text=True,
+            errors="replace",  # LightGBM quotes what it could not read
+            check=False,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if child.returncode == 0:
         return None
     said = child.stderr.strip() or f"it ended with code {child.returncode}"

@@ -28,9 +28,9 @@ def test_search_equals_brute_force(seed: int, rows: int, k: int) -> None:
 
 @given(
     seed=st.integers(0, 1000),
-    rows=st.integers(1, 60),
-    k=st.integers(1, 70),
-    block=st.sampled_from([1, 40, 2**24]),
+    rows=st.integers(1, 120),
+    k=st.integers(1, 130),
+    block=st.sampled_from([1, 200, 2**24]),  # numbers; a row has eight
 )
 def test_only_chosen_rows_are_found_in_however_many_blocks(
     seed: int, rows: int, k: int, block: int

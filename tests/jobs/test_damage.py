@@ -27,7 +27,6 @@ REBUILT = (
     f"runs/{RUN}/index/*.parquet",
     f"runs/{RUN}/index/*/*",
     f"runs/{RUN}/state/*",
-    f"runs/{RUN}/state/*/*",
     f"runs/{RUN}/vectors/*",
     f"runs/{RUN}/shards/*",
     f"runs/{RUN}/reasons/*",

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +20,12 @@ from shops import Shop
 
 from embed import Encoder, towers
 from index import neighbours
+from index.kinds import Kind
 from index.store import VectorIndex
 from jobs import artefacts, vectors
+from jobs.config_sections import IndexConfig
 from jobs.errors import ResourceError
+from jobs.ledger import Ledger
 from jobs.shards import save_state
 from jobs.state import Material, State
 from jobs.workers import Workers, at_work
@@ -86,7 +90,7 @@ def test_two_processes_end_and_are_started_again_and_write_the_same_bytes(
     begun: Shop, by_one: dict[str, bytes]
 ) -> None:
     shop = copy_of(begun, 2, "two")
-    code, said, log = shop("resume", workers_killed_at="score:0")
+    code, said, log = shop("resume", workers_killed_at="score:0*")
     assert (code, said["status"]) == (5, "resources")
     assert "was ended by SIGKILL" in log
     assert "nightrank resume" in log
@@ -130,7 +134,7 @@ def until(comes: Callable[[], bool]) -> None:
 
 def test_a_signal_lets_the_shards_at_work_be_finished(begun: Shop) -> None:
     shop = copy_of(begun, 2, "stopped")
-    code, said, log = shop("resume", signal_at="score:000000")
+    code, said, log = shop("resume", signal_at="score:0*")
     assert (code, said["status"]) == (143, "stopped")
     assert "stopped by SIGTERM" in log
     assert {"000000", "000001"} <= noted(shop) == written(shop)
@@ -184,14 +188,50 @@ def test_a_state_that_was_kept_proposes_and_describes_the_same_without_learning(
     assert kept.candidates(users).equals(pairs, null_equal=True)
     assert kept.describe(pairs).equals(fresh.describe(pairs), null_equal=True)
     assert kept.describe_users().equals(fresh.describe_users(), null_equal=True)
-    for name in ("item_index", "whitened_index", "answer_index", "new_index"):
+    for name in ("item_index", "whitened_index", "review_index", "answer_index", "new_index"):
         index, other = getattr(kept.snapshot, name), getattr(fresh.snapshot, name)
-        np.testing.assert_array_equal(index.vectors, other.vectors)
+        for part in ("ids", "rows", "vectors"):
+            np.testing.assert_array_equal(getattr(index, part), getattr(other, part))
+        assert index.choice == other.choice
     maps = Path("/proc/self/maps").read_text()
     for name in ("vectors/items.npy", "state/snapshot.cooccurrence"):
         assert f"{tmp_path}/{name}" in maps
     assert kept.snapshot.item_index.vectors is mapped.item_vectors
     assert kept.snapshot.whitened_index.vectors is kept.snapshot.whitened_items
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw", "quantised"])
+def test_an_index_of_every_kind_that_was_kept_finds_the_same(
+    material: Material, tmp_path: Path, kind: Kind
+) -> None:
+    index = IndexConfig(exact_up_to=100, kinds=[kind], least_recall=0.5, sample=50)
+    config = material.config.model_copy(update={"index": index})
+    material = replace(material, config=config)
+    as_of, projection = material.inputs.as_of, material.fit_projection(material.inputs.as_of)
+    fresh = State(material, as_of, projection, now=True)
+    assert fresh.snapshot.review_index.choice.kind == kind
+    save_state(fresh, tmp_path)
+    kept = artefacts.opened(State(material, as_of, projection, now=True), tmp_path / "state")
+    queries = fresh.snapshot.profiles(fresh.users)
+    assert kept.snapshot.review_index.choice == fresh.snapshot.review_index.choice
+    for found, expected in zip(
+        kept.snapshot.review_index.search(queries, 20),
+        fresh.snapshot.review_index.search(queries, 20),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_another_version_kept_is_computed_anew(begun: Shop, by_one: dict[str, bytes]) -> None:
+    shop = copy_of(begun, 1, "older")
+    run = run_of(shop)
+    ledger, state = Ledger(run), run / artefacts.FOLDER
+    (state / artefacts.CONTENTS).rename(state / "contents.json")
+    kept = [p for folder in ("index", "state") for p in (run / folder).rglob("*") if p.is_file()]
+    ledger.note("index", *kept, measured=ledger["index"]["measured"])
+    assert ledger.holds("index")
+    assert shop("resume", *ANYHOW)[0] == 0
+    assert files(shop) == by_one
 
 
 def test_what_is_written_to_a_mapped_array_changes_no_file(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """The page of a training, looked at by a browser where there is one."""
 
+import os
+import signal
 import sys
+import threading
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from jobs.judging import CONTEST
 from jobs.page import cell
 from jobs.report import by_group, by_segment, gains, render, write_report
 from jobs.training import Trained
+from jobs.workers import at_work
 from rank.examples import Example
 from rank.metrics import probability_metrics
 from rank.model import Model
@@ -134,8 +139,28 @@ def test_the_engine_that_draws_is_not_in_this_process(trained: Trained) -> None:
     assert "<svg" in render(trained)
     assert "vl_convert" not in sys.modules
     assert charts.drawn([]) == []
-    with pytest.raises(ResourceError, match=r"(?s)draws the plots failed: .*conversion failed"):
+    with pytest.raises(RuntimeError, match=r"(?s)cannot be drawn: .*conversion failed"):
         charts.drawn([{"mark": {"type": "nothing"}, "data": {"values": []}, "encoding": {"x": 1}}])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_all_processes_does_not_end_the_one_that_draws(
+    trained: Trained, number: signal.Signals
+) -> None:
+    def signal_it() -> None:
+        while not at_work:
+            time.sleep(0.001)
+        os.kill(next(pid for pid in at_work if pid), number)
+
+    thread = threading.Thread(target=signal_it)
+    thread.start()
+    if number == signal.SIGKILL:
+        with pytest.raises(ResourceError, match="ended by SIGKILL"):
+            render(trained)
+    else:
+        assert "<svg" in render(trained)
+    thread.join()
+    assert not at_work
 
 
 def test_the_page_names_nothing_outside_itself(trained: Trained) -> None:

@@ -107,6 +107,11 @@ def test_without_a_positive_the_lowest_threshold_is_as_good_as_any() -> None:
     assert best_f1_threshold(np.zeros(3, dtype=bool), np.array([0.3, 0.1, 0.2])) == 0.1
 
 
+def test_no_threshold_is_chosen_from_what_is_not_known() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        best_f1_threshold(np.array([True, False]), np.array([0.3, np.nan]))
+
+
 def test_positions_by_hand() -> None:
     pairs = make_pairs((1, 5), (0, 9), (1, 3), (0, 2), (1, 4), (7, 1))
     score = np.array([0.3, 0.1, 0.3, 0.1, 0.8, -2.0])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatch
 from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
@@ -179,9 +180,9 @@ def command(
     Args:
         words: after the command's name.
         out: path of the files without their suffix.
-        signal_at: the process gets a SIGTERM when this step is noted.
-        workers_killed_at: those that score for it get a SIGKILL when a step is noted whose name
-            begins so: which of several shards is the first to be done, nobody knows.
+        signal_at: the process gets a SIGTERM when the first step that this pattern matches is
+            noted: which of several shards is the first to be done, nobody knows.
+        workers_killed_at: likewise, those that score for it get a SIGKILL.
         largest_file: bytes; a write beyond them fails as one on a full disk does.
         terminal: whether standard error is one.
     """
@@ -194,9 +195,11 @@ def command(
     sys.argv = ["nightrank", *words]
 
     def act(boundary: str) -> None:
-        if boundary == f"after {signal_at}":
+        nonlocal signal_at
+        if fnmatch(boundary, f"after {signal_at}"):
+            signal_at = None
             _send(signal.SIGTERM)
-        if workers_killed_at and boundary.startswith(f"after {workers_killed_at}"):
+        if fnmatch(boundary, f"after {workers_killed_at}"):
             _kill_workers()
 
     _at_boundaries(act)

@@ -7,7 +7,7 @@ Nothing here may start a thread, which no fork would have.
 
 from types import ModuleType
 
-import altair.utils.save  # noqa: F401
+import altair  # noqa: F401
 import lightgbm  # noqa: F401
 import sentence_transformers  # noqa: F401
 import sklearn.cluster
