@@ -6,7 +6,6 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from shops import Shop
 
 from embed import Encoder, towers
 from index import neighbours
+from index.choice import Indexing, choose
 from index.kinds import Kind
 from index.store import VectorIndex
 from jobs import artefacts, vectors
-from jobs.config_sections import IndexConfig
 from jobs.errors import ResourceError
 from jobs.ledger import Ledger
 from jobs.shards import save_state
@@ -201,24 +200,18 @@ def test_a_state_that_was_kept_proposes_and_describes_the_same_without_learning(
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw", "quantised"])
-def test_an_index_of_every_kind_that_was_kept_finds_the_same(
-    material: Material, tmp_path: Path, kind: Kind
-) -> None:
-    index = IndexConfig(exact_up_to=100, kinds=[kind], least_recall=0.5, sample=50)
-    config = material.config.model_copy(update={"index": index})
-    material = replace(material, config=config)
-    as_of, projection = material.inputs.as_of, material.fit_projection(material.inputs.as_of)
-    fresh = State(material, as_of, projection, now=True)
-    assert fresh.snapshot.review_index.choice.kind == kind
-    save_state(fresh, tmp_path)
-    kept = artefacts.opened(State(material, as_of, projection, now=True), tmp_path / "state")
-    queries = fresh.snapshot.profiles(fresh.users)
-    assert kept.snapshot.review_index.choice == fresh.snapshot.review_index.choice
-    for found, expected in zip(
-        kept.snapshot.review_index.search(queries, 20),
-        fresh.snapshot.review_index.search(queries, 20),
-        strict=True,
-    ):
+def test_an_index_of_every_kind_that_was_kept_finds_the_same(tmp_path: Path, kind: Kind) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(900, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids, chosen = np.arange(900, dtype=np.int32), rng.random(900) < 0.7
+    indexing = Indexing(exact_up_to=100, kinds=(kind,), least_recall=0.5, sample=50)
+    index = choose(ids, vectors, indexing, asked=lambda most: vectors[:most], chosen=chosen)
+    assert index.choice.kind == kind
+    node = artefacts._Writer(tmp_path).node(index)
+    kept = artefacts._Reader(tmp_path, None).value(json.loads(json.dumps(node)))
+    assert kept.choice == index.choice
+    for found, expected in zip(kept.search(vectors, 20), index.search(vectors, 20), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 

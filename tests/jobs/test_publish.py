@@ -56,9 +56,15 @@ def test_a_night_is_read_only_and_its_manifest_tells_what_is_in_it(tmp_path: Pat
         ((rows(3), rows(1)), "2 rows with a user, item and behaviour of another"),
     ],
 )
+@pytest.mark.parametrize("held", [1, 4, publish.ROWS_CHECKED])
 def test_rows_that_readers_would_stumble_over_are_refused(
-    tmp_path: Path, shards: tuple[pl.DataFrame, ...], said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shards: tuple[pl.DataFrame, ...],
+    said: str,
+    held: int,
 ) -> None:
+    monkeypatch.setattr(publish, "ROWS_CHECKED", held)
     publish_night(tmp_path, 1)
     with pytest.raises(GateRefused, match=said):
         publish_night(tmp_path, 2, *shards)
