@@ -140,11 +140,11 @@ class Int8Vectors:
         room = (len(asked), ROOM * rank * SAMPLED)
         rows, scores = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.float32)
         counts = np.zeros(len(asked), dtype=np.int64)
-        floors = guesses - 2 * bounds
         for first in range(0, len(self.steps), COLUMNS_PER_BLOCK):
             columns = slice(first, first + COLUMNS_PER_BLOCK)
-            collect = partial(_collect, self.steps[columns], first)
-            each(collect, self._products(codes, columns), floors, counts, rows, scores)
+            collect = partial(_collect, self.steps[columns], first, k)
+            products = self._products(codes, columns)
+            each(collect, products, guesses, bounds, counts, rows, scores)
         each(partial(_settle, k), guesses, bounds, counts, rows, scores)
         best = similarities(asked, rows[:, :k].astype(np.int64))
         each(partial(_narrow, k), best.min(axis=1) / steps - bounds, counts, rows, scores)
@@ -186,14 +186,40 @@ def _guess(steps: Any, rank: int, products: Any, guesses: Any) -> None:
 
 
 @compiled()
+def _raised(k: int, guess: Any, bound: Any, rows: Any, scores: Any) -> tuple[Any, int]:
+    """A better guess from what was collected, and how much of that is kept, at the front."""
+    last = np.partition(scores, len(scores) - k)[len(scores) - k]
+    if last <= guess:
+        return guess, len(scores)
+    kept = 0
+    for place in range(len(scores)):
+        if scores[place] >= last - 2 * bound:
+            rows[kept], scores[kept] = rows[place], scores[place]
+            kept += 1
+    return last, kept
+
+
+@compiled()
 def _collect(
-    steps: Any, first: int, products: Any, floors: Any, counts: Any, rows: Any, scores: Any
+    steps: Any,
+    first: int,
+    k: int,
+    products: Any,
+    guesses: Any,
+    bounds: Any,
+    counts: Any,
+    rows: Any,
+    scores: Any,
 ) -> None:
-    """Append what reaches the floor of its query; a count beyond the room: there was too much."""
+    """Append what may be among the nearest; a count beyond the room: there was too much.
+
+    Where room runs out, the k-th best so far is a better guess than the one from the sample.
+    """
     queries, columns = products.shape
     room = rows.shape[1]
     for query in range(queries):
-        count, floor = counts[query], floors[query]
+        count, bound = counts[query], bounds[query]
+        floor = guesses[query] - 2 * bound
         if count > room:
             continue
         for start in range(0, columns, CHUNK):
@@ -204,6 +230,10 @@ def _collect(
                 found += np.int32(np.float32(of[place]) * by[place] >= floor)
             if found == 0:
                 continue
+            if count + found > room:
+                collected = (rows[query, :count], scores[query, :count])
+                guesses[query], count = _raised(k, guesses[query], bound, *collected)
+                floor = guesses[query] - 2 * bound
             if count + found > room:
                 count = room + 1
                 break

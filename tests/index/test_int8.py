@@ -80,15 +80,48 @@ def test_of_equal_vectors_the_smaller_ids_are_found() -> None:
 
 
 def test_what_bytes_cannot_tell_floats_answer() -> None:
+    """Most vectors are so near to each other that rounding to bytes tells none from the others."""
+    rng = np.random.default_rng(2)
+    vectors = drawn(4000, 12)
+    vectors[1000:] = vectors[0] + rng.normal(scale=1e-4, size=(3000, 12)).astype(np.float32)
+    index = VectorIndex.build(np.arange(4000, dtype=np.int32), vectors)
+    queries = np.concatenate([drawn(200, 12, seed=3), vectors[:1]])
+    rows, complete = index._int8.nearest(queries, 30, index._similarities)
+    assert 0.3 < complete.mean() < 1
+    assert not complete[-1]
+    assert (rows[~complete] == -1).all()
+    assert_same(by_bytes(index, queries, 30), by_floats(index, queries, 30))
+
+
+def test_vectors_of_all_lengths_are_found() -> None:
     """Lengths from 1e-3 to 1e3: the bound of the longest says nothing of the others."""
     rng = np.random.default_rng(2)
     vectors = drawn(4000, 12) * np.exp(rng.uniform(-7, 7, (4000, 1))).astype(np.float32)
     index = VectorIndex.build(np.arange(4000, dtype=np.int32), vectors)
     queries = drawn(200, 12, seed=3)
-    rows, complete = index._int8.nearest(queries, 30, index._similarities)
-    assert not complete.all()
-    assert (rows[~complete] == -1).all()
     assert_same(by_bytes(index, queries, 30), by_floats(index, queries, 30))
+
+
+def test_where_the_nearest_are_few_and_much_is_behind_the_guess_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each .04 of cosine there are e times as many: the 5th of every 48th is far from the 20th."""
+    monkeypatch.setattr(int8, "ROOM", 2)
+    rng = np.random.default_rng(4)
+    cosines = 0.6 + 0.04 * np.minimum(rng.exponential(size=12_000), 9.9)
+    others = rng.standard_normal((12_000, 64))
+    others[:, 0] = 0
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    vectors = others * np.sqrt(1 - cosines**2)[:, None]
+    vectors[:, 0] = cosines
+    vectors = rng.permutation(vectors.astype(np.float32))
+    index = VectorIndex.build(np.arange(12_000, dtype=np.int32), vectors)
+    queries = np.zeros((50, 64), dtype=np.float32)
+    queries[:, 0] = np.linspace(0.5, 2, 50)
+    places, complete = index._int8.nearest(queries, 20, index._similarities)
+    assert complete.all()
+    assert places.shape[1] < 300
+    assert_same(by_bytes(index, queries, 20), by_floats(index, queries, 20))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.sampled_from([2, 5, 16, 65]))
