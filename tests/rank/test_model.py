@@ -1,3 +1,4 @@
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -277,6 +278,17 @@ def test_trees_that_lightgbm_refuses_are_found_in_a_process_of_their_own(model: 
     assert try_loading((good, model.ranker.text)) is None
     assert try_loading((good, half))
     assert try_loading(("no trees",))
+
+
+def test_signals_wait_in_the_process_that_tries_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = "import signal, sys; sys.exit(str(sorted(signal.pthread_sigmask(0, ()))))"
+    monkeypatch.setattr("rank.trees._LOAD_EACH", asked)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    said = try_loading(("whatever",))
+    assert said is not None
+    assert "SIGTERM" in said
+    assert "SIGINT" in said
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 @pytest.mark.parametrize("empty", ["training windows", "early-stopping window"])
