@@ -170,7 +170,7 @@ class TrainingConfig(Section):
 class ScoringConfig(Section):
     """How the users are scored."""
 
-    users_per_shard: Positive = key(2000, "Users scored at a time: at most so many.")
+    users_per_shard: Positive = key(1000, "Users scored at a time: at most so many.")
     memory: Memory = key(
         "4GiB", "Fewer of them, where their candidates would need more memory than this."
     )

@@ -27,7 +27,7 @@ from rank.features import Features
 from rank.impressions import Shown
 from rank.known import Known, days_before
 from rank.labels import happened, sampled, within
-from rank.metrics import PAIR
+from rank.metrics import PAIR, among
 from rank.projection import Projection
 from rank.sentiment import NEUTRAL, sentiments
 
@@ -120,9 +120,8 @@ class Material:
         if wanted.repeats:
             return found
         before = (pl.col("ts") < as_of) & (pl.col("behaviour").cast(pl.String) == behaviour)
-        past = self.inputs.events.select(pair=PAIR.filter(before))
+        again = among(self.inputs.events, found).filter(before)  # few of all that ever happened
         keyed = found.with_columns(pair=PAIR)
-        again = past.join(keyed, on="pair", how="semi")  # few of all that ever happened
         return keyed.join(again, on="pair", how="anti", maintain_order="left").drop("pair")
 
     def shown(self, behaviour: str, as_of: datetime) -> pl.DataFrame:

@@ -11,15 +11,22 @@ def happened(
     events: pl.DataFrame, *, behaviour: str, as_of: datetime, horizon_days: int
 ) -> pl.DataFrame:
     """Distinct (user, item) pairs of `behaviour` with `as_of <= ts < as_of + horizon`."""
-    chosen = events.filter(pl.col("behaviour").cast(pl.String) == behaviour)
-    return within(chosen, as_of=as_of, horizon_days=horizon_days)
+    inside = events.filter(_inside(as_of, horizon_days))
+    return _pairs(inside.filter(pl.col("behaviour").cast(pl.String) == behaviour))
 
 
 def within(rows: pl.DataFrame, *, as_of: datetime, horizon_days: int) -> pl.DataFrame:
     """Distinct (user, item) pairs of rows with `as_of <= ts < as_of + horizon`."""
+    return _pairs(rows.filter(_inside(as_of, horizon_days)))
+
+
+def _inside(as_of: datetime, horizon_days: int) -> pl.Expr:
     end = as_of + timedelta(days=horizon_days)
-    inside = rows.filter(pl.col("ts").is_between(as_of, end, closed="left"))
-    return inside.select("user", "item").unique().sort("user", "item")
+    return pl.col("ts").is_between(as_of, end, closed="left")
+
+
+def _pairs(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.select("user", "item").unique().sort("user", "item")
 
 
 def labels(pairs: pl.DataFrame, targets: pl.DataFrame) -> NDArray[np.bool_]:

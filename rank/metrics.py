@@ -189,15 +189,18 @@ def placed(targets: pl.DataFrame, pairs: pl.DataFrame, place: NDArray[np.int32])
     Returns:
         The targets with `place`, 1 = first; null where no generator proposed them.
     """
+    reached = among(pairs.with_columns(place=pl.Series(place)), targets).select("pair", "place")
     wanted = targets.with_columns(pair=PAIR)
-    candidates = pairs.with_columns(place=pl.Series(place))
-    reached = pl.concat(
-        candidates.slice(start, PAIRS_JOINED)
-        .select("place", pair=PAIR)
-        .join(wanted, on="pair", how="semi")
-        for start in range(0, max(len(pairs), 1), PAIRS_JOINED)
-    )
     return wanted.join(reached, on="pair", how="left", maintain_order="left").drop("pair")
+
+
+def among(rows: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose `user` and `item` are those of a row of `wanted`, with both as `pair`."""
+    keys = wanted.select(pair=PAIR)
+    return pl.concat(
+        rows.slice(start, PAIRS_JOINED).with_columns(pair=PAIR).join(keys, on="pair", how="semi")
+        for start in range(0, max(len(rows), 1), PAIRS_JOINED)
+    )
 
 
 def ranking_metrics(targets: pl.DataFrame, *, k: int = 10) -> dict[str, float]:

@@ -226,7 +226,11 @@ def _intervals(known: Known, of: str) -> Columns:
     # Sums of whole numbers are exact, in whatever order.
     age = known.event_age.astype(np.int64)
     width = int(age.max(initial=0)) + 1
-    who, day = np.divmod(np.unique(known.codes(of) * np.int64(width) + age), width)
+    days = known.codes(of).astype(np.int64)
+    days *= width  # in place, as there is one for each event
+    days += age
+    days.sort()
+    who, day = np.divmod(days[np.diff(days, prepend=-1) > 0], width)
     same, size = np.diff(who) == 0, known.size(of)
     owner, gap = who[1:][same], np.diff(day)[same]
     count, total, squares = (np.bincount(owner, gap**power, size) for power in (0, 1, 2))

@@ -69,7 +69,7 @@ def test_defaults_are_those_that_are_documented(tmp_path: Path) -> None:
     ]
     assert config.prediction("buy").horizon_days == 14
     assert (config.training.windows, config.training.negative_share) == (3, 0.2)
-    assert (config.scoring.users_per_shard, config.scoring.threads) == (2000, 0)
+    assert (config.scoring.users_per_shard, config.scoring.threads) == (1000, 0)
     assert config.scoring.reasons_per_user == 5
     assert config.campaign == []
 
