@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from index.rows import ROWS_PER_BLOCK, blocks
 from index.store import Vectors
 
 MOST_CLUSTERS = 64
@@ -11,7 +12,6 @@ ITEMS_PER_CLUSTER = 20
 # More items than this do not move the centres by much, and cost time.
 FITTED_PER_CLUSTER = 256
 NO_CLUSTER = -1
-ROWS_PER_BLOCK = 2**13
 
 
 def clusters(
@@ -41,7 +41,6 @@ def clusters(
     with threadpool_limits(limits=1):
         model = KMeans(count, n_init=1, random_state=0).fit(vectors[fitting[::every]])
         rows = np.flatnonzero(present)
-        for start in range(0, len(rows), ROWS_PER_BLOCK):
-            block = rows[start : start + ROWS_PER_BLOCK]
-            found[block] = model.predict(vectors[block])
+        for part in blocks(len(rows), ROWS_PER_BLOCK):
+            found[rows[part]] = model.predict(vectors[rows[part]])
     return found

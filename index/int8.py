@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from index.compiling import compiled
 from index.library import CPUINFO, flags, import_faiss
+from index.rows import ROWS_PER_BLOCK, blocks
 
 LARGEST = 127
 # From so many vectors on that is faster than products of floats. How many queries a call has does
@@ -25,7 +26,6 @@ LARGEST = 127
 LEAST_VECTORS = 20_000
 BLOCK = 512
 COLUMNS_PER_BLOCK = 2048
-ROWS_PER_BLOCK = 2**13
 # One vector of so many is looked at first, to guess how near the nearest are.
 SAMPLED = 48
 # A query may have so many times the proposals that were guessed.
@@ -89,8 +89,7 @@ class Int8Vectors:
         rotation = np.linalg.qr(drawn)[0].astype(np.float32)
         codes, steps = np.empty((n, d), dtype=np.int8), np.empty(n, dtype=np.float32)
         off = length = 0.0
-        for start in range(0, n, ROWS_PER_BLOCK):
-            block = slice(start, start + ROWS_PER_BLOCK)
+        for block in blocks(n, ROWS_PER_BLOCK):
             exactly = vectors[rows[block]]
             codes[block], steps[block], differences = _rounded(exactly @ rotation)
             off = max(off, float(differences.max()))
@@ -113,7 +112,7 @@ class Int8Vectors:
         """
         workers = import_faiss().omp_get_max_threads()
         size = -(-len(asked) // workers)
-        parts = [slice(start, start + size) for start in range(0, len(asked), size)]
+        parts = list(blocks(len(asked), size))
         with ThreadPoolExecutor(workers) as pool:
 
             def each(loop: Callable[..., None], *arrays: NDArray[Any]) -> None:
@@ -140,9 +139,8 @@ class Int8Vectors:
         room = (len(asked), ROOM * rank * SAMPLED)
         rows, scores = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.float32)
         counts = np.zeros(len(asked), dtype=np.int64)
-        for first in range(0, len(self.steps), COLUMNS_PER_BLOCK):
-            columns = slice(first, first + COLUMNS_PER_BLOCK)
-            collect = partial(_collect, self.steps[columns], first, k)
+        for columns in blocks(len(self.steps), COLUMNS_PER_BLOCK):
+            collect = partial(_collect, self.steps[columns], columns.start, k)
             products = self._products(codes, columns)
             each(collect, products, guesses, bounds, counts, rows, scores)
         each(partial(_settle, k), guesses, bounds, counts, rows, scores)

@@ -1,12 +1,26 @@
 """Row-wise operations on sparse user x item matrices and on padded candidate arrays."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 PADDING = -1
+# Vectors are gone through so many at a time: what is made on the way is as large as a block.
+ROWS_PER_BLOCK = 2**13
 
 Positions = NDArray[np.int32] | NDArray[np.int64]
+
+
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """Slices that share out `n` rows in their order.
+
+    >>> list(blocks(3, 2))
+    [slice(0, 2, None), slice(2, 4, None)]
+    """
+    for start in range(0, n, size):
+        yield slice(start, start + size)
 
 
 def pair_keys(users: Positions, items: Positions, n_items: int) -> NDArray[np.int64]:

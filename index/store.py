@@ -15,6 +15,7 @@ from index import int8, kinds
 from index.int8 import Int8Vectors
 from index.kinds import EXACT, Choice
 from index.library import import_faiss
+from index.rows import ROWS_PER_BLOCK, blocks
 
 Ids = NDArray[np.int32]
 Vectors = NDArray[np.float32]
@@ -25,7 +26,6 @@ CELLS_PER_BLOCK = 2**23
 LEAST_QUERIES = 1024
 # What is searched through is given to FAISS in blocks of so many numbers.
 NUMBERS_PER_BLOCK = 2**24
-ROWS_PER_BLOCK = 2**13
 _BELOW_SIGN = np.int32(2**31 - 1)
 
 
@@ -148,11 +148,11 @@ class VectorIndex:
         best = faiss.ResultHeap(len(asked), k, keep_max=True)
         size = max(NUMBERS_PER_BLOCK // self.vectors.shape[1], k)
         room = np.empty((min(size, len(self)), self.vectors.shape[1]), dtype=np.float32)
-        for start in range(0, len(self), size):
-            rows = self.rows[start : start + size]
+        for part in blocks(len(self), size):
+            rows = self.rows[part]
             block = np.take(self.vectors, rows, axis=0, out=room[: len(rows)], mode="clip")
             similarities, places = faiss.knn(asked, block, min(k, len(block)), inner)
-            best.add_result(similarities, places + start)
+            best.add_result(similarities, places + part.start)
         best.finalize()
         found = best.I
         return found
@@ -186,8 +186,8 @@ class VectorIndex:
     def _flat(self) -> Any:
         """FAISS's index of the vectors; row r holds the one of `ids[r]`."""
         flat = import_faiss().IndexFlatIP(self.vectors.shape[1])
-        for start in range(0, len(self), ROWS_PER_BLOCK):
-            flat.add(self.vectors[self.rows[start : start + ROWS_PER_BLOCK]])
+        for part in blocks(len(self), ROWS_PER_BLOCK):
+            flat.add(self.vectors[self.rows[part]])
         return flat
 
     def save(self, folder: Path) -> None:
@@ -227,9 +227,8 @@ def _blocks(
     queries: Vectors, rows: NDArray[np.int64], size: int
 ) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
     """Some rows of queries, a block at a time, with what they ask."""
-    for start in range(0, len(rows), size):
-        block = rows[start : start + size]
-        yield block, np.ascontiguousarray(queries[block], dtype=np.float32)
+    for part in blocks(len(rows), size):
+        yield rows[part], np.ascontiguousarray(queries[rows[part]], dtype=np.float32)
 
 
 def _key(similarities: Vectors, ids: Ids) -> NDArray[np.int64]:

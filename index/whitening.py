@@ -4,13 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from index.rows import unit_rows
+from index.rows import ROWS_PER_BLOCK, blocks, unit_rows
 from index.store import Vectors
 
 DIMENSIONS = 256
 VECTORS_PER_DIMENSION = 4
 SMALLEST = 1e-6
-ROWS_PER_BLOCK = 2**13
 
 
 def whitened(vectors: Vectors, fitted_on: NDArray[np.bool_]) -> Vectors:
@@ -37,8 +36,7 @@ def whitened(vectors: Vectors, fitted_on: NDArray[np.bool_]) -> Vectors:
         kept = min(kept, int((spread > SMALLEST * spread[-1]).sum()))
         scaled = directions[:, ::-1][:, :kept] / np.sqrt(spread[::-1][:kept])
         moved = np.empty((len(vectors), kept), dtype=np.float32)
-        for start in range(0, len(vectors), ROWS_PER_BLOCK):
-            part = slice(start, start + ROWS_PER_BLOCK)
+        for part in blocks(len(vectors), ROWS_PER_BLOCK):
             block = ((vectors[part] - mean) @ scaled).astype(np.float32)
             block[~present[part]] = 0.0
             moved[part] = unit_rows(block)

@@ -30,14 +30,11 @@ class Section:
     tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
-def render(
-    template: str, *, sections: Mapping[str, Section] | Sequence[Section], **content: object
-) -> str:
+def render(template: str, *, sections: Sequence[Section], **content: object) -> str:
     """A page from a template beside this file; whatever it is given is text, never markup."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    each = sections.values() if isinstance(sections, Mapping) else sections
-    plots = [plot for section in each for plot in section.figures]
+    plots = [plot for section in sections for plot in section.figures]
     drawn = dict(zip(map(id, plots), charts.drawn([plot.chart for plot in plots]), strict=True))
 
     def svg(plot: Figure) -> Markup:

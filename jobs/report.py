@@ -38,7 +38,8 @@ def render(trained: Trained) -> str:
         "report.html.jinja",
         title=f"Training {trained.version}",
         as_of=trained.as_of,
-        sections={model.behaviour: _section(trained, model) for model in trained.models},
+        behaviours=[model.behaviour for model in trained.models],
+        sections=[_section(trained, model) for model in trained.models],
     )
 
 
