@@ -6,7 +6,6 @@ Models are trained on the smallest shop and score all. Seconds are of the proces
 a process of its own. An exponent of 1 is growth in proportion to the users.
 """
 
-from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -14,7 +13,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.invented import write_shop
+from benchmarks.invented import AS_OF, write_shop
 from benchmarks.measured import Clock, forget_peak, in_child, peak_mib
 from benchmarks.night import SETTINGS
 from benchmarks.recommend import keep_material, material_of
@@ -28,7 +27,6 @@ from jobs.shards import save_indexes
 from jobs.state import State
 from jobs.training import Trained, train_models
 
-AS_OF = datetime(2024, 6, 1)
 SCALES = (1, 3, 10, 30)
 PARTS = ("index", "candidates", "features", "trees", "reasons", "tables")
 EVENTS_PER_USER = 25

@@ -5,6 +5,7 @@ This one has what costs time in a shop: few items that sell much and many that s
 of few and of many events, tastes, items that follow on others, and titles that tell the taste.
 """
 
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ ITEMS_PER_SHELF = 100
 SHELVES_PER_USER = 3
 OF_OWN_SHELVES, FOLLOWING = 0.8, 0.2
 DAYS = 360
-END = 1_717_200_000  # 2024-06-01, in seconds since 1970
+AS_OF = datetime(2024, 6, 1)  # all events are before
+END = 1_717_200_000  # the same, in seconds since 1970
 # Pairs are distinct, so more are drawn than are wanted.
 DRAWN = 1.6
 

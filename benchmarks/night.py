@@ -20,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.invented import write_shop
+from benchmarks.invented import AS_OF, write_shop
 from benchmarks.measured import in_child
 from benchmarks.profiled import Seconds, families, profiling
 from benchmarks.recommend import TASKS, WAYS, alike, grow_models, keep_material, measure
@@ -38,7 +38,7 @@ def main(
     folder: Annotated[
         Path | None, typer.Argument(help="items.parquet, interactions.parquet.")
     ] = None,
-    as_of: Annotated[datetime, typer.Option(help="The night.")] = datetime(2024, 6, 1),
+    as_of: Annotated[datetime, typer.Option(help="The night.")] = AS_OF,
     users: Annotated[int, typer.Option(help="Of the invented shop.")] = 20_000,
     items: Annotated[int, typer.Option(help="Likewise.")] = 5_000,
     events: Annotated[int, typer.Option(help="Likewise.")] = 495_000,
@@ -55,7 +55,7 @@ def main(
             folder = home / "shop"
             write_shop(folder, users=users, items=items, events=events)
         if whole or profile:
-            compile_loops(home / "first", as_of)
+            compile_loops(home / "first")
         if whole:
             show_night(*in_child(whole_night, folder, home, as_of, profile=False))
         if profile:
@@ -69,13 +69,13 @@ def main(
                 show_ways(task, home, repeats)
 
 
-def compile_loops(home: Path, as_of: datetime) -> None:
+def compile_loops(home: Path) -> None:
     """A night of a small shop in a process of its own: the first of an installation compiles.
 
     What that takes, some 120 MiB until the process ends, no later night takes.
     """
     write_shop(home / "shop", users=2_000, items=LEAST_VECTORS + 1_000, events=60_000)
-    in_child(whole_night, home / "shop", home, as_of, profile=False)
+    in_child(whole_night, home / "shop", home, AS_OF, profile=False)
 
 
 @dataclass
